@@ -1,0 +1,39 @@
+"""README.md is nbs/index.ipynb as Markdown.
+
+    python -m tests.readme            print it
+    python -m tests.readme --write    write README.md
+"""
+
+import sys
+from pathlib import Path
+
+from tests import environment
+
+ROOT = environment.ROOT
+
+
+def rendered(index: Path) -> str:
+    "The README that `index` makes: text outputs only, and pictures found from the top folder."
+    from nbconvert.exporters import MarkdownExporter
+
+    exporter = MarkdownExporter(
+        # a table's HTML is for Jupyter; in a README its text is what can be read
+        config={"NbConvertBase": {"display_data_priority": ["text/plain"]}}
+    )
+    body, _ = exporter.from_filename(str(index))
+    body = body.replace("](images/", "](nbs/images/").replace('src="images/', 'src="nbs/images/')
+    lines = [line.rstrip() for line in body.strip().splitlines()]
+    kept = [line for before, line in zip(["", *lines], lines, strict=False) if line or before]
+    return "\n".join(kept) + "\n"
+
+
+def main() -> None:
+    text = rendered(ROOT / "nbs" / "index.ipynb")
+    if "--write" in sys.argv:
+        (ROOT / "README.md").write_text(text, encoding="utf-8")
+    else:
+        print(text, end="")
+
+
+if __name__ == "__main__":
+    main()
