@@ -75,12 +75,11 @@ export: setup ## write lib/ and README.md from the notebooks
 	$(BIN)/nbdev-export
 	$(BIN)/python -m tests.readme --write
 
-lint: setup ## ruff, mypy, layers
+lint: setup ## the quick checks: ruff, mypy, notebooks, layers
 	$(BIN)/ruff check nbs pipelines tests
 	$(BIN)/ruff format --check nbs pipelines tests
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest --quiet tests/repo/test_layers.py tests/repo/test_notebooks.py
+	$(BIN)/python -m pytest --quiet tests/repo/test_notebooks.py tests/repo/test_library.py -k "not lesson and not nbdev"
 
 lab: setup ## open JupyterLab on the project
 	$(BIN)/jupyter lab

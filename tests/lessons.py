@@ -1,7 +1,7 @@
 """The library's notebooks show what they say: committed text outputs equal those of a new execution.
 
-    python -m tests.lessons [NOTEBOOK ...]              compare
-    python -m tests.lessons --refresh [NOTEBOOK ...]    write the new outputs
+python -m tests.lessons [NOTEBOOK ...]              compare
+python -m tests.lessons --refresh [NOTEBOOK ...]    write the new outputs
 """
 
 import argparse

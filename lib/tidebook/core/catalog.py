@@ -12,7 +12,7 @@ that dies in between leaves every committed version readable and nothing half-ma
 
 # %% auto #0
 __all__ = ['EDGE_KEYS', 'Version', 'Event', 'StoredRecord', 'split_ref', 'version_number', 'check_alias', 'CatalogFile',
-           'VersionReader', 'HistoryReader', 'VersionWriter', 'Catalog']
+           'VersionReader', 'HistoryReader', 'VersionWriter', 'check_after', 'Catalog']
 
 # %% ../../../nbs/10_core/10_catalog.ipynb #e99faa9b
 import getpass
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from .clock import Clock, SystemClock
 from .context import Input, current, note_input
-from .errors import UnknownNameError, WrongUseError
+from .errors import ConflictError, UnknownNameError, WrongUseError
 from .ids import canonical_json, check_name, digest_bytes, new_id
 from .objects import Objects, Staged, write_atomic
 from .tables import ALIASES, EDGES, EVENTS, INTENTS, OUTBOX, RECORDS, VERSIONS, open_engine
@@ -72,7 +72,8 @@ class StoredRecord(NamedTuple):
 
     id: str
     kind: str  # "task", "execution"
-    key: str  # records of a kind are found by it
+    key: str  # what it depended on, as a digest
+    subject: str  # what it is about, such as "flights/score"
     at: str  # ISO 8601, UTC
     body: dict[str, Any]
 
@@ -215,6 +216,7 @@ class VersionWriter(HistoryReader):
         facts: Mapping[str, Any] | None = None,  # small values to show; not part of the content
         inputs: Sequence[Version | Input] = (),  # beside what the current record has read
         why: str = "",
+        after: int | None = None,  # the version it builds on (0: none); `ConflictError` if another came after it
     ) -> Version:
         "The new version, or the latest one if its manifest is the same."
         text = canonical_json(manifest).encode()
@@ -228,6 +230,7 @@ class VersionWriter(HistoryReader):
             connection.execute(INTENTS.delete().where(INTENTS.c.id == intent))
             latest = connection.execute(_of(VERSIONS, kind, row["name"]).order_by(VERSIONS.c.number.desc())).first()
             number = latest.number if latest else 0
+            check_after(kind, name, after, number)
             if latest is None or latest.digest != row["digest"]:
                 number += 1
                 self._insert(connection, {**row, "number": number}, _all_inputs(inputs), why)
@@ -251,6 +254,13 @@ class VersionWriter(HistoryReader):
 
 # %% ../../../nbs/10_core/10_catalog.ipynb #d8d5a614
 EDGE_KEYS = ("kind", "name", "number", "digest")
+
+
+def check_after(kind: str, name: str, after: int | None, latest: int) -> None:
+    "`ConflictError` when a version builds on one that is no longer the latest."
+    if after is not None and after != latest:
+        problem = f"Somebody else committed {kind} {name!r} at the same time"
+        raise ConflictError(problem, found=f"v{latest}", allowed=f"v{after}", do="load it again and repeat the change")
 
 
 def _all_inputs(given: Sequence[Version | Input]) -> list[Input]:
@@ -286,16 +296,19 @@ class Catalog(VersionWriter):
         self._flush_events()
         return version
 
-    def add_record(self, kind: str, key: str, body: Mapping[str, Any], *, id: str = "") -> StoredRecord:
-        "Keeps a record of something that ran; it can be found by its key."
-        record = StoredRecord(id or new_id(), kind, key, self._now(), dict(body))
+    def add_record(self, kind: str, key: str, subject: str, body: Mapping[str, Any]) -> StoredRecord:
+        "Keeps a record of something that ran; it can be found by its key and by its subject."
+        record = StoredRecord(new_id(), kind, key, subject, self._now(), dict(body))
         with self._engine.begin() as connection:
             connection.execute(RECORDS.insert().values(**record._asdict()))
         return record
 
-    def records(self, kind: str, key: str | None = None, *, limit: int = 1000) -> list[StoredRecord]:
+    def records(
+        self, kind: str, *, key: str | None = None, subject: str | None = None, limit: int = 1000
+    ) -> list[StoredRecord]:
         "Records of a kind, newest first."
         chosen = sa.select(RECORDS).where(RECORDS.c.kind == kind)
         chosen = chosen if key is None else chosen.where(RECORDS.c.key == key)
+        chosen = chosen if subject is None else chosen.where(RECORDS.c.subject == subject)
         rows = self._rows(chosen.order_by(RECORDS.c.at.desc(), sa.literal_column("rowid").desc()).limit(limit))
         return [StoredRecord(*row) for row in rows]

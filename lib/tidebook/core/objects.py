@@ -140,9 +140,9 @@ class Objects(ObjectReader):
             raise
 
     def place(self, staged: Staged) -> str:
-        "Gives a staged file its final name, if no file has it yet; its digest."
+        "Gives a staged file its final name, unless an undamaged file has it already; its digest."
         target = self._place_of(staged.digest)
-        if target.exists():
+        if target.exists() and digest_file(target) == staged.digest:
             staged.path.unlink(missing_ok=True)
             return staged.digest
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,8 @@ class GateSettings:
 
     min_auc: float = 0.5
     max_calibration_error: float = 1.0
-    max_log_loss_increase: float = 0.0  # against the champion, on the same rows
+    min_auc_gain: float = 0.0  # over the champion, on the same rows
+    max_log_loss_increase: float = 0.0  # over the champion, on the same rows
 
 # %% ../../../nbs/10_core/04_settings.ipynb #d330543d
 @dataclass(frozen=True)

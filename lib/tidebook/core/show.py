@@ -141,12 +141,9 @@ def _shorten(text: str, most: int = N_LETTERS) -> str:
 
 
 def _clip(frame: pl.DataFrame, note: str, n_rows: int, n_columns: int = N_COLUMNS) -> tuple[pl.DataFrame, str]:
-    notes = [note] if note else []
-    if frame.height > n_rows:
-        notes.append(f"{format_number(n_rows)} of {frame.height:,} rows")
-    if frame.width > n_columns:
-        notes.append(f"{n_columns} of {frame.width:,} columns")
-    return frame.head(n_rows)[:, :n_columns], "; ".join(notes)
+    rows = f"{n_rows:,} of {frame.height:,} rows" if frame.height > n_rows else ""
+    columns = f"{n_columns} of {frame.width:,} columns" if frame.width > n_columns else ""
+    return frame.head(n_rows)[:, :n_columns], "; ".join(filter(None, (note, rows, columns)))
 
 # %% ../../../nbs/10_core/08_show.ipynb #94cbd2c2
 def _width(text: str) -> int:
@@ -241,9 +238,9 @@ def _plain(value: object) -> object | None:
         return value.isoformat()
     if isinstance(value, timedelta):
         return _iso_duration(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    return value if isinstance(value, str | int) or value is None else str(value)
+    if value is None or isinstance(value, str | int):
+        return value
+    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def to_jsonable(value: Any) -> Any:  # dicts, lists, text, numbers, booleans, None

@@ -7,7 +7,7 @@ tidebook refuses a store that a newer one wrote."""
 
 # %% auto #0
 __all__ = ['FORMAT', 'FORMATS', 'VERSIONS', 'ALIASES', 'EDGES', 'EVENTS', 'OUTBOX', 'INTENTS', 'RECORDS', 'RECORD_KEY',
-           'open_engine']
+           'RECORD_SUBJECT', 'open_engine']
 
 # %% ../../../nbs/10_core/07_tables.ipynb #52163a3a
 from pathlib import Path
@@ -77,10 +77,12 @@ RECORDS = _table(
     _text("id", key=True),
     _text("kind"),
     _text("key"),
+    _text("subject"),
     _text("at"),
     sa.Column("body", sa.JSON, nullable=False),
 )
 RECORD_KEY = sa.Index("record_key", RECORDS.c.kind, RECORDS.c.key)
+RECORD_SUBJECT = sa.Index("record_subject", RECORDS.c.kind, RECORDS.c.subject)
 
 # %% ../../../nbs/10_core/07_tables.ipynb #47850c88
 def open_engine(path: Path) -> sa.Engine:

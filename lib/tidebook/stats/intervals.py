@@ -14,7 +14,6 @@ __all__ = ['METRICS', 'BOUNDS', 'Interval', 'BlockSums', 'won_pairs', 'block_sum
            'block_bootstrap', 'paired_difference', 'intervals_by']
 
 # %% ../../../nbs/40_stats/02_intervals.ipynb #566dbbaf
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -47,9 +46,9 @@ class Interval:
     def __repr__(self) -> str:
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
-    def to_json(self) -> str:
-        "The four numbers as a JSON object."
-        return json.dumps(asdict(self))
+    def to_json(self) -> dict[str, float]:
+        "low, value, high and level in JSON's own types."
+        return asdict(self)
 
 # %% ../../../nbs/40_stats/02_intervals.ipynb #ec135bde
 @dataclass(frozen=True, eq=False)
@@ -153,7 +152,7 @@ def percentile_interval(
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(value), float(high), level)
 
-
+# %% ../../../nbs/40_stats/02_intervals.ipynb #fc7ea481
 def block_bootstrap(
     frame: pl.DataFrame,
     *,

@@ -44,7 +44,7 @@ def checked_labels(
         raise DataError("A label is neither 0 nor 1", found=found, do="leave out rows whose label is not known yet")
     return np.equal(floats, 1)
 
-
+# %% ../../../nbs/40_stats/01_metrics.ipynb #d75525d2
 def checked_scores(
     scores: Values,  # numbers, no nulls
     *,

@@ -16,21 +16,23 @@ const s = (tag, attributes = {}, ...children) => fill(document.createElementNS(S
 const numbers = (view, Kind) =>
   view?.byteLength ? new Kind(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength)) : new Kind(0);
 
+const MISSING = "—";
 const count = new Intl.NumberFormat("en-US");
 const formatNumber = (value) => {
-  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  if (value === null || value === undefined || Number.isNaN(value)) return MISSING;
   const size = Math.abs(value);
   if (Number.isInteger(value) && size < 1e9) return size < 1e4 ? String(value) : count.format(value);
   if (size >= 1e9 || size < 1e-4) return value.toExponential(2);
   return size >= 1e4 ? count.format(Math.round(value)) : String(Number(value.toPrecision(4)));
 };
-const formatShare = (value) => (value === null || value === undefined ? "–" : `${(100 * value).toFixed(1)}%`);
+const formatShare = (value) => (value === null || value === undefined ? MISSING : `${(100 * value).toFixed(1)}%`);
 
 // The frame of a panel: heading, what went wrong, and either the words of an empty state or a body to fill.
 function frame(model, root) {
   root.classList.add("tb-panel");
-  // JupyterLab must not take arrow keys and letters typed in a panel for commands on cells.
-  root.setAttribute("data-lm-suppress-shortcuts", "true");
+  // JupyterLab must not take keys meant for a panel for commands on cells ("d d" deletes one). It looks for this
+  // mark on the focused element itself before it looks further up.
+  root.addEventListener("focusin", ({ target }) => target.setAttribute("data-lm-suppress-shortcuts", "true"));
   const title = h("h3", { class: "tb-title" }, model.get("title"));
   const summary = h("p", { class: "tb-summary" }, model.get("summary"));
   const problem = h("p", { class: "tb-problem", role: "alert" });
@@ -39,10 +41,7 @@ function frame(model, root) {
   root.setAttribute("role", "group");
   root.setAttribute("aria-label", model.get("title"));
   const hint = model.get("hint");
-  if (hint) {
-    const [words, command] = [hint, model.get("command")];
-    body.append(h("div", { class: "tb-empty" }, h("p", {}, words), ...(command ? [h("code", {}, command)] : [])));
-  }
+  if (hint) body.append(h("div", { class: "tb-empty" }, h("p", {}, hint), h("code", {}, model.get("command"))));
   return { summary, problem, body, isEmpty: Boolean(hint) };
 }
 

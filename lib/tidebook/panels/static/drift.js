@@ -11,6 +11,11 @@ function shade(share) {
   return CIVIDIS[i].map((low, k) => Math.round(low + (CIVIDIS[i + 1][k] - low) * (t - i)));
 }
 const css = (rgb) => `rgb(${rgb.join(" ")})`;
+// Relative luminance, WCAG 2.2.
+const luminance = (rgb) => {
+  const linear = rgb.map((v) => (v <= 10.31475 ? v / 3294.6 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+};
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 // "2013-04" as month over year, the year only where it starts: narrow columns stay readable.
@@ -45,12 +50,12 @@ function gridView(model, pick) {
   const cellOf = (i, j) => {
     const [value, isAlert] = [scores[i * windows.length + j], alerts[i * windows.length + j]];
     const cell = h("td", { role: "gridcell", tabindex: "-1", "aria-label": say(i, j), "data-i": i, "data-j": j });
-    if (Number.isNaN(value)) cell.className = "tb-void";
+    if (Number.isNaN(value)) cell.classList.add("tb-void");
     else {
       const rgb = shade(value / model.get("scale_end"));
-      const isBright = rgb[0] * 0.299 + rgb[1] * 0.587 + rgb[2] * 0.114 > 128;
       cell.style.background = css(rgb);
-      cell.style.color = isBright ? "#000" : "#fff";
+      cell.style.color = luminance(rgb) > 0.179 ? "#000" : "#fff"; // where both have a contrast of 4.58
+      cell.classList.toggle("tb-low", value < model.get("threshold") / 2);
       cell.append(h("span", {}, value.toFixed(2)));
     }
     if (isAlert) cell.classList.add("tb-alert");
@@ -71,7 +76,7 @@ function gridView(model, pick) {
   });
   grid.addEventListener("pointerover", (event) => {
     const cell = cellUnder(event);
-    if (cell) status.textContent = say(cell.dataset.i, cell.dataset.j);
+    if (cell) status.textContent = say(Number(cell.dataset.i), Number(cell.dataset.j));
   });
   grid.addEventListener("pointerleave", () => mark());
   grid.addEventListener("keydown", (event) => {
@@ -119,15 +124,17 @@ function distributionView(model) {
       h("td", { class: "tb-bars", "aria-hidden": "true" }, bar("tb-reference", reference), bar("tb-current", current)),
       h("td", { class: "tb-number" }, formatShare(reference)), h("td", { class: "tb-number" }, formatShare(current))));
     const key = (kind, words) => h("th", { scope: "col", class: "tb-number" }, h("i", { class: `tb-key ${kind}` }), words);
-    const head = h("tr", {}, h("th", { scope: "col" }, d.feature_kind), h("td"), key("tb-reference", "reference"), key("tb-current", d.window));
+    const head = h("tr", {}, h("th", { scope: "col" }, "value"), h("td"), key("tb-reference", "reference"), key("tb-current", d.window));
     const table = h("table", { "aria-label": `Shares of ${d.feature}, reference and ${d.window}` }, h("thead", {}, head), h("tbody", {}, ...rows));
     const verdict = h("span", { class: d.is_alert ? "tb-badge tb-warn" : "tb-badge" }, d.is_alert ? "alert" : "no alert");
     const facts = [["PSI", d.psi === null ? "no value" : d.psi.toFixed(3)], ["threshold", formatNumber(d.threshold)],
-      ["rows, reference", count.format(d.n_reference)], [`rows, ${d.window}`, count.format(d.n_current)], ["missing", formatShare(d.null_share)]];
+      ["reference rows", count.format(d.n_reference)], ["current rows", count.format(d.n_current)], ["missing", formatShare(d.null_share)]];
     const list = h("dl", { class: "tb-facts" }, ...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
     const title = h("h4", { title: d.feature }, h("span", {}, d.feature), ` in ${d.window}`);
     const rest = d.n_more ? [h("p", { class: "tb-note" }, `${count.format(d.n_more)} rarer values are not shown.`)] : [];
-    node.replaceChildren(h("header", {}, title, verdict), list, table, ...rest);
+    const reason = d.reason ? [h("p", { class: "tb-reason" }, d.reason)] : [];
+    const shares = d.bars.length ? [table] : [h("p", { class: "tb-nothing" }, "There is nothing to compare in this cell.")];
+    node.replaceChildren(h("header", {}, title, verdict), ...reason, list, ...shares, ...rest);
   }
   return { node, draw };
 }

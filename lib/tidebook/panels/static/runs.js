@@ -19,21 +19,18 @@ function slotKeeper() {
   };
 }
 
-function order(rows, at, isDescending) {
-  const present = (row) => row.cells[at] !== null;
-  const compare = (a, b) => {
-    const [x, y] = [a.cells[at], b.cells[at]];
-    if (typeof x === "number" && typeof y === "number") return x - y;
-    return String(x).localeCompare(String(y), "en", { numeric: true });
-  };
-  const known = rows.filter(present).sort(compare);
-  return [...(isDescending ? known.reverse() : known), ...rows.filter((row) => !present(row))];
+// Row numbers in the order of a column; rows without a value come last in both directions.
+function order(rows, { texts, keys }, isDescending) {
+  const isPresent = (i) => (keys.length ? keys[i] !== null : texts[i] !== MISSING);
+  const byText = (i, j) => texts[i].localeCompare(texts[j], "en", { numeric: true });
+  const known = rows.filter(isPresent).sort(keys.length ? (i, j) => keys[i] - keys[j] : byText);
+  return [...(isDescending ? known.reverse() : known), ...rows.filter((i) => !isPresent(i))];
 }
 
 function tableView(model, toggle) {
   const columns = model.get("columns");
-  const labels = model.get("labels");
-  const rows = model.get("rows").map((cells, i) => ({ run: model.get("runs")[i], label: labels[i], cells }));
+  const [runs, labels] = [model.get("runs"), model.get("labels")];
+  const rows = [...runs.keys()];
   let [sorted, isDescending, isAll, shown] = [-1, false, false, []];
 
   const headers = columns.map(({ name, kind }, at) => {
@@ -56,14 +53,12 @@ function tableView(model, toggle) {
   more.addEventListener("click", () => { isAll = true; draw(); });
   filter.addEventListener("input", () => draw());
 
-  function rowOf({ run, label, cells }) {
-    const box = h("input", { type: "checkbox", "aria-label": `Show the curve of ${label}` });
+  function rowOf(i) {
+    const run = runs[i];
+    const box = h("input", { type: "checkbox", "aria-label": `Show the curve of ${labels[i]}` });
     box.addEventListener("change", () => toggle(run));
     const row = h("tr", {}, h("td", { class: "tb-pick" }, h("label", {}, box, h("i", { class: "tb-swatch" }))));
-    row.append(...cells.map((value, at) => {
-      const text = typeof value === "number" ? formatNumber(value) : value ?? "–";
-      return h("td", { class: `tb-${columns[at].kind}`, title: typeof value === "number" ? value : value }, text);
-    }));
+    row.append(...columns.map(({ kind, texts }) => h("td", { class: `tb-${kind}`, title: texts[i] }, texts[i])));
     row.addEventListener("click", (event) => {
       if (!event.target.closest("label") && !String(getSelection())) toggle(run);
     });
@@ -72,8 +67,8 @@ function tableView(model, toggle) {
 
   function draw() {
     const words = filter.value.trim().toLowerCase();
-    let found = rows.filter((row) => !words || row.cells.some((v) => String(v ?? "").toLowerCase().includes(words)));
-    if (sorted >= 0) found = order(found, sorted, isDescending);
+    let found = rows.filter((i) => !words || columns.some(({ texts }) => texts[i].toLowerCase().includes(words)));
+    if (sorted >= 0) found = order(found, columns[sorted], isDescending);
     headers.forEach((header, at) => {
       header.setAttribute("aria-sort", at !== sorted ? "none" : isDescending ? "descending" : "ascending");
     });
