@@ -106,18 +106,19 @@ def test_files_answer_as_their_libraries_do(
         assert np.isfinite(expected).all()
 
 
-def test_thresholds_part_float32_where_float64_does(trees: BoostedModel, files: dict[str, bytes]) -> None:
-    nodes = np.concatenate([p[0].nodes for p in trees.estimator._predictors])
-    splits = nodes[(nodes["is_leaf"] == 0) & (nodes["feature_idx"] == 2)]["num_threshold"]
+def test_thresholds_part_float32_where_float64_does() -> None:
+    "Asked on both sides of every threshold, and on it: thresholds lie between two float32 numbers."
+    columns: dict[str, Any] = {"numeric": ["x"], "categorical": []}
+    settings = BoostingSettings(min_leaf_rows=5, max_trees=30)
+    model = train_baseline(small_rows(), **columns, label="y", moment="at", settings=settings)
+    nodes = np.concatenate([p[0].nodes for p in model.estimator._predictors])
+    splits = nodes[nodes["is_leaf"] == 0]["num_threshold"]
     near = splits[np.isfinite(splits)].astype(np.float32)
-    assert len(near) > 50
-    values = np.unique(
-        np.concatenate([near, np.nextafter(near, np.float32(9e9)), np.nextafter(near, np.float32(-9e9))])
-    )
-    frame = pl.DataFrame({"dep_delay": values}).with_columns(
-        sched_dep_time=pl.lit(900), distance=pl.lit(700), **{name: pl.lit("UA") for name in CATEGORICAL}
-    )
-    assert parity(trees, files["trees"], frame, tolerance=1e-6).n_differing == 0
+    assert (near > splits[np.isfinite(splits)]).any()
+    far = np.float32(np.inf)
+    frame = pl.DataFrame({"x": np.unique(np.concatenate([near, np.nextafter(near, far), np.nextafter(near, -far)]))})
+    content = to_onnx(model, Signature.from_frame(frame, **columns))
+    assert parity(model, content, frame, tolerance=1e-6).n_differing == 0
 
 
 def test_round_down_never_rises() -> None:

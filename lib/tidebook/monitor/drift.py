@@ -160,7 +160,7 @@ def text_of(result: DriftResult) -> str:
     shown = result.alerts.select("window", "feature", "psi", "null_share", "reason").head(8)
     return head + ("\n" + text_table(shown) if shown.height else "")
 
-
+# %% ../../../nbs/70_monitor/01_drift.ipynb #9a23ab41
 def _result_to_json(result: DriftResult) -> dict[str, Any]:
     tables = {name: getattr(result, name).to_dict(as_series=False) for name in ("frame", "bins")}
     return {"kind": "tidebook.drift", "format": FORMAT, "threshold": result.threshold, **tables}

@@ -188,7 +188,7 @@ class Visitor:
     def tell(self, number: int, task: str, rest: str) -> None:
         "One line of progress."
         place = f"[{number:>2}/{len(self.spec.tasks)}]" if task else ""
-        self.say(f"  {place:<8}{task:<18}{rest}".rstrip())
+        self.say(f"  {place:<8}{task:<20}{rest}".rstrip())
 
     def execute(self, chained: ChainedTask, task: TaskSpec, decision: Decision) -> TaskRecord:
         "Runs the notebook and keeps its record, also when it fails."

@@ -24,9 +24,11 @@ __all__ = ['open_panel']
 def open_panel(runs: Runs, monitor: Monitor, *, title: str) -> Workbench:
     "The run table with its curves, and the drift map of one monitor."
     require("anywidget", "lab")
+    from tidebook.learn.runs import history_keys
     from tidebook.panels.drift import DriftPanel
     from tidebook.panels.runs import RunsPanel
     from tidebook.panels.workbench import workbench
 
+    table = RunsPanel(runs.ls().frame, runs.history, metrics=history_keys(runs.logs()))
     drift = DriftPanel(monitor.drift(), title=f"Drift of {monitor.name}")
-    return workbench(runs=RunsPanel(runs.table(), runs.history), drift=drift, title=title)
+    return workbench(runs=table, drift=drift, title=title)
