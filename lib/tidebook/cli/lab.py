@@ -40,7 +40,7 @@ def lab_environment(
     paths = [str(config), os.environ.get("JUPYTER_CONFIG_PATH", "")]
     return {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(path for path in paths if path)}
 
-
+# %% ../../../nbs/95_cli/06_lab.ipynb #dbcf1fe9
 def lab_command(folder: Path, *, port: int, opens_browser: bool) -> list[str]:
     "The command line that starts JupyterLab in `folder`, reachable from this machine only."
     browser = [] if opens_browser else ["--no-browser"]

@@ -39,7 +39,12 @@ def plan(arguments: argparse.Namespace) -> None:
     "`tidebook plan`"
     pipeline = open_project().pipeline(arguments.pipeline)
     for overrides in parameter_sets(arguments.set):
-        show(pipeline.plan(**overrides).table(), arguments)
+        found = pipeline.plan(**overrides).table()
+        if arguments.json:
+            show(found, arguments)
+            continue
+        lines = [f"  {row['task']:<20}{row['action']:<9}{row['why']}" for row in found.frame.iter_rows(named=True)]
+        print("\n".join([found.title, *lines, f"  {found.note}"]))  # whole reasons, which a table would cut
 
 # %% ../../../nbs/95_cli/03_pipelines.ipynb #7070b03a
 QUIET_LIBRARIES = {

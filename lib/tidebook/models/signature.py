@@ -82,6 +82,14 @@ class Columns:
         "The names of the text columns, in the model's order."
         return tuple(column.name for column in self.categories)
 
+    def __repr__(self) -> str:
+        return text_facts(
+            type(self).__name__, {"numeric": listed(self.numeric), "categorical": listed(self.categorical)}
+        )
+
+    def _repr_html_(self) -> str:
+        return signature_table(self).to_html()
+
 # %% ../../../nbs/60_models/01_signature.ipynb #96b32754
 @dataclass(frozen=True, repr=False)
 class Signature(Columns):
@@ -103,12 +111,6 @@ class Signature(Columns):
         numbers = tuple(_numeric_column(frame[name], name not in required) for name in numeric)
         return cls(numbers, tuple(_category_column(frame[name], name not in required) for name in categorical))
 
-    def __repr__(self) -> str:
-        return text_facts("Signature", {"numeric": listed(self.numeric), "categorical": listed(self.categorical)})
-
-    def _repr_html_(self) -> str:
-        return signature_table(self).to_html()
-
     def to_json(self) -> str:
         "The signature as text that `from_json` reads; equal signatures give equal text."
         return json.dumps({"format": 1, **asdict(self)}, ensure_ascii=False, sort_keys=True, allow_nan=False)
@@ -129,7 +131,7 @@ class Signature(Columns):
             raise SignatureError(problem, found=listed(faults), faults=faults)
 
 # %% ../../../nbs/60_models/01_signature.ipynb #b51fbd58
-def signature_table(signature: Signature) -> Table:
+def signature_table(signature: Columns) -> Table:
     "One row for each column: type, nulls, and what training has seen."
     numbers = [
         (c.name, "float32", c.is_nullable, None if c.lowest is None else f"{c.lowest:g} to {c.highest:g}")

@@ -16,25 +16,25 @@ from ..core.catalog import Catalog
 from ..core.errors import WrongUseError
 from ..core.show import format_value
 from ..pipeline.plan import Plan, make_plan
-from ..pipeline.spec import PipelineSpec, read_pipeline
+from ..pipeline.spec import PipelineSpec, TaskSpec, read_pipeline
 
 if TYPE_CHECKING:
     from tidebook.pipeline.runner import Execution
 
 # %% auto #0
-__all__ = ['Pipeline', 'report_notebook', 'report_facts']
+__all__ = ['PipelineRuns', 'report_task', 'report_notebook', 'report_facts', 'Pipeline']
 
 # %% ../../../nbs/90_project/01_pipelines.ipynb #502b38aa
 @dataclass(frozen=True)
-class Pipeline:
-    "A pipeline of a project."
+class PipelineRuns:
+    "A pipeline of a project, to plan and to run."
 
     folder: Path  # with pipeline.yaml
     catalog: Catalog
     root: Path  # of the project
 
     def __repr__(self) -> str:
-        return f"Pipeline({self.folder.name!r})"
+        return f"{type(self).__name__}({self.folder.name!r})"
 
     def spec(self, **overrides: Any) -> PipelineSpec:
         "Its tasks under some parameters."
@@ -57,6 +57,31 @@ class Pipeline:
             raise WrongUseError(f"Pipeline {self.folder.name!r} has not run yet", do=f"tidebook run {self.folder.name}")
         return dict(found[0].body["overrides"])
 
+# %% ../../../nbs/90_project/01_pipelines.ipynb #e0bce859
+def report_task(spec: PipelineSpec) -> TaskSpec:
+    "The task called `report`, or the last one."
+    return spec.tasks.get("report") or list(spec.tasks.values())[-1]
+
+
+def report_notebook(spec: PipelineSpec) -> Path:
+    "The executed notebook that is the report; `WrongUseError` says what to run when there is none."
+    task = report_task(spec)
+    path = spec.folder / task.products["nb"]
+    if not path.exists():
+        do = f"tidebook run {spec.name}" + "".join(f" --set {name}={value}" for name, value in spec.overrides.items())
+        raise WrongUseError(f"Task {task.name!r} has not run with these parameters", do=do)
+    return path
+
+
+def report_facts(spec: PipelineSpec) -> Mapping[str, str]:
+    "What stands under the title of a report: the pipeline and the parameters of its last task."
+    task = report_task(spec)
+    return {"pipeline": spec.name, **{name: format_value(value) for name, value in task.params.items()}}
+
+# %% ../../../nbs/90_project/01_pipelines.ipynb #03f694d3
+class Pipeline(PipelineRuns):
+    "A pipeline of a project, to plan, to run and to report."
+
     def report(self, **overrides: Any) -> Path:
         "Writes the report of the last execution, or of the one with these parameters; its path."
         from tidebook.pipeline.reports import write_report
@@ -69,19 +94,3 @@ class Pipeline:
         manifest = {"page": page.digest, "run_key": spec.run_key}
         self.catalog.commit("report", spec.name, manifest, staged=[page], facts=dict(spec.overrides))
         return target
-
-# %% ../../../nbs/90_project/01_pipelines.ipynb #e0bce859
-def report_notebook(spec: PipelineSpec) -> Path:
-    "The executed notebook that is the report; `WrongUseError` says what to run when there is none."
-    task = spec.tasks.get("report") or list(spec.tasks.values())[-1]
-    path = spec.folder / task.products["nb"]
-    if not path.exists():
-        do = f"tidebook run {spec.name}" + "".join(f" --set {name}={value}" for name, value in spec.overrides.items())
-        raise WrongUseError(f"Task {task.name!r} has not run with these parameters", do=do)
-    return path
-
-
-def report_facts(spec: PipelineSpec) -> Mapping[str, str]:
-    "What stands under the title of a report: the pipeline and its parameters."
-    shown = {name: format_value(value) for name, value in spec.env.items() if name != "run_key"}
-    return {"pipeline": spec.name, **shown}

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tidebook.project.pipelines import Pipeline
 
 # %% auto #0
-__all__ = ['find_folder', 'ProjectStore', 'ProjectParts', 'Project']
+__all__ = ['find_folder', 'ProjectStore', 'ProjectParts', 'ProjectLimits', 'ProjectPipelines', 'Project']
 
 # %% ../../../nbs/90_project/04_project.ipynb #b0582205
 def find_folder(start: Path) -> Path:
@@ -78,7 +78,7 @@ class ProjectStore:
 
 # %% ../../../nbs/90_project/04_project.ipynb #544ac336
 class ProjectParts(ProjectStore):
-    "Data, runs, models and monitors of a project."
+    "Data, runs and models of a project."
 
     @cached_property
     def data(self) -> Datasets:
@@ -101,6 +101,10 @@ class ProjectParts(ProjectStore):
 
         return Runs([self.store_folder / "spool"])
 
+# %% ../../../nbs/90_project/04_project.ipynb #04cd0289
+class ProjectLimits(ProjectParts):
+    "The monitors and gates of a project, as settings.ini has them."
+
     def monitor(self, name: str) -> Monitor:
         "The kept windows of a model, with its settings."
         from tidebook.monitor.monitors import Monitor
@@ -122,23 +126,9 @@ class ProjectParts(ProjectStore):
         note_input("setting", f"settings.ini#{kind}.{name}", 0, "")
         return found.get(name, default)
 
-# %% ../../../nbs/90_project/04_project.ipynb #04cd0289
-class Project(ProjectParts):
-    "A project: its data, runs, models, monitors, pipelines and panels."
-
-    @classmethod
-    def find(cls, start: Path | str | None = None, *, clock: Clock | None = None) -> Project:
-        "The project that the working folder (or `start`) lies in."
-        folder = find_folder(Path(start or ".").resolve())
-        return cls(folder, Settings.read(folder), clock or SystemClock())
-
-    def track(
-        self, name: str, *, params: Mapping[str, Any] | None = None, notebook: str = ""
-    ) -> AbstractContextManager[Tracked]:
-        "A tracked run, to be used with `with`."
-        from tidebook.learn.track import track
-
-        return track(name, folder=self.store_folder / "spool", params=params, notebook=notebook)
+# %% ../../../nbs/90_project/04_project.ipynb #130898dc
+class ProjectPipelines(ProjectLimits):
+    "The pipelines of a project, and what a notebook of one needs."
 
     def task(self, upstream: Any, product: Mapping[str, str] | None) -> NotebookTask:
         "The inputs and products of the pipeline notebook that is running."
@@ -157,6 +147,24 @@ class Project(ProjectParts):
         if name not in self.pipelines():
             raise UnknownNameError.of("pipeline", name, self.pipelines())
         return Pipeline(self.folder / "pipelines" / name, self.catalog, self.folder)
+
+# %% ../../../nbs/90_project/04_project.ipynb #be2acdad
+class Project(ProjectPipelines):
+    "A project: its data, runs, models, monitors, pipelines and panels."
+
+    @classmethod
+    def find(cls, start: Path | str | None = None, *, clock: Clock | None = None) -> Project:
+        "The project that the working folder (or `start`) lies in."
+        folder = find_folder(Path(start or ".").resolve())
+        return cls(folder, Settings.read(folder), clock or SystemClock())
+
+    def track(
+        self, name: str, *, params: Mapping[str, Any] | None = None, notebook: str = ""
+    ) -> AbstractContextManager[Tracked]:
+        "A tracked run, to be used with `with`."
+        from tidebook.learn.track import track
+
+        return track(name, folder=self.store_folder / "spool", params=params, notebook=notebook)
 
     def panel(self, monitor: str = "") -> Workbench:
         "Runs with their curves, and the drift of a model (the first one that is monitored)."
