@@ -7,11 +7,11 @@ tidebook refuses a store that a newer one wrote."""
 
 # %% auto #0
 __all__ = ['FORMAT', 'FORMATS', 'VERSIONS', 'ALIASES', 'EDGES', 'EVENTS', 'OUTBOX', 'INTENTS', 'RECORDS', 'RECORD_KEY',
-           'RECORD_SUBJECT', 'open_engine']
+           'RECORD_SUBJECT', 'Event', 'StoredRecord', 'open_engine']
 
 # %% ../../../nbs/10_core/07_tables.ipynb #52163a3a
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from .errors import NewerFormatError
@@ -83,6 +83,31 @@ RECORDS = _table(
 )
 RECORD_KEY = sa.Index("record_key", RECORDS.c.kind, RECORDS.c.key)
 RECORD_SUBJECT = sa.Index("record_subject", RECORDS.c.kind, RECORDS.c.subject)
+
+# %% ../../../nbs/10_core/07_tables.ipynb #276e802f
+class Event(NamedTuple):
+    "One change of the catalog."
+
+    sequence: int
+    kind: str
+    name: str
+    number: int
+    action: str  # "commit", "alias"
+    at: str  # ISO 8601, UTC
+    who: str
+    why: str
+    evidence: dict[str, Any]
+
+# %% ../../../nbs/10_core/07_tables.ipynb #41781e30
+class StoredRecord(NamedTuple):
+    "One record of something that ran."
+
+    id: str
+    kind: str  # "task", "execution"
+    key: str  # what it depended on, as a digest
+    subject: str  # what it is about, such as "flights/score"
+    at: str  # ISO 8601, UTC
+    body: dict[str, Any]
 
 # %% ../../../nbs/10_core/07_tables.ipynb #47850c88
 def open_engine(path: Path) -> sa.Engine:

@@ -146,18 +146,19 @@ def _tags(cell: Mapping[str, Any]) -> list[str]:
 # %% ../../../nbs/75_pipeline/08_reports.ipynb #23189b3e
 def _body(notebook: Mapping[str, Any]) -> str:
     language = str(notebook.get("metadata", {}).get("language_info", {}).get("name", "python"))
-    parts = []
+    parts, silent = [], ""  # code that shows nothing waits for the next result: what was found comes first
     for cell in notebook["cells"]:
         if "hide" in _tags(cell):
             continue
         if cell["cell_type"] == "markdown":
             part = _markdown(cell["source"], cell.get("attachments", {}))
         elif cell["cell_type"] == "code":
-            part = "".join(_outputs(cell)) + _code(cell, language)
+            found, silent = "".join(_outputs(cell)), silent + _code(cell, language)
+            part, silent = (found + silent, "") if found else ("", silent)
         else:
             part = _pre(cell["source"])
         parts.append(f"<section>{part}</section>" if part else "")
-    return "".join(parts)
+    return "".join([*parts, f"<section>{silent}</section>" if silent else ""])
 
 # %% ../../../nbs/75_pipeline/08_reports.ipynb #e3b3ee80
 _TITLE = re.compile(r"<h1>(.*?)</h1>", re.S)

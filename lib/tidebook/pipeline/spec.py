@@ -12,11 +12,13 @@ whose content counts, and `inputs`: versions by alias), `{{placeholders}}` from 
 
 # %% auto #0
 __all__ = ['PLACEHOLDER', 'TASK_KEYS', 'TaskSpec', 'PipelineSpec', 'typed', 'env_file', 'read_env', 'with_overrides', 'fill',
-           'code_cells', 'tags_of', 'source_of', 'upstream_of', 'read_task', 'confined', 'read_pipeline']
+           'code_cells', 'tags_of', 'source_of', 'upstream_of', 'names_in', 'read_task', 'mapping', 'confined',
+           'raw_tasks', 'read_pipeline']
 
 # %% ../../../nbs/75_pipeline/01_spec.ipynb #4311b561
 import ast
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -27,7 +29,7 @@ from typing import Any
 
 import yaml
 from ..core.errors import SpecError, UnknownNameError, listed
-from ..core.ids import run_key
+from ..core.ids import check_json, run_key
 
 # %% ../../../nbs/75_pipeline/01_spec.ipynb #7270a1df
 @dataclass(frozen=True)
@@ -68,9 +70,10 @@ def typed(text: str) -> Any:
         return text.lower() == "true"
     for kind in (int, float):
         try:
-            return kind(text)
+            value = kind(text)
         except ValueError:
             continue
+        return value if math.isfinite(value) else text
     return text
 
 
@@ -122,6 +125,8 @@ def fill(value: Any, env: Mapping[str, Any], where: str) -> Any:
     for name in PLACEHOLDER.findall(value):
         if name not in env:
             raise SpecError(f"{where} uses {{{{{name}}}}}, which env.yaml does not define", allowed=listed(env))
+    if re.search(r"\{\{|\{%", PLACEHOLDER.sub("", value)):
+        raise SpecError(f"{where} uses a template that is not understood", found=value, allowed="{{name}}")
     whole = PLACEHOLDER.fullmatch(value)
     return env[whole.group(1)] if whole else PLACEHOLDER.sub(lambda match: str(env[match.group(1)]), value)
 
@@ -156,13 +161,25 @@ def upstream_of(notebook: Path, cells: Sequence[Mapping[str, Any]]) -> tuple[str
         raise SpecError(
             f"{notebook.name!r} has {len(parameters)} cells with the tag `parameters`", allowed="one", do=do
         )
-    for statement in ast.parse(source_of(parameters[0])).body:
-        if isinstance(statement, ast.Assign) and any(
-            getattr(name, "id", "") == "upstream" for name in statement.targets
-        ):
-            value = ast.literal_eval(statement.value)
-            return tuple(sorted(value)) if value else ()
-    raise SpecError(f"The parameters cell of {notebook.name!r} does not set upstream", do="add: upstream = None")
+    do = "add: upstream = None, or a list of task names"
+    try:
+        for statement in ast.parse(source_of(parameters[0])).body:
+            targets = statement.targets if isinstance(statement, ast.Assign) else []
+            if any(getattr(name, "id", "") == "upstream" for name in targets):
+                value = ast.literal_eval(statement.value)  # type: ignore[attr-defined]
+                return names_in(value, notebook)
+    except (SyntaxError, ValueError) as error:
+        raise SpecError(f"The parameters cell of {notebook.name!r} is not understood", found=error, do=do) from None
+    raise SpecError(f"The parameters cell of {notebook.name!r} does not set upstream", do=do)
+
+
+def names_in(upstream: Any, notebook: Path) -> tuple[str, ...]:
+    "The task names that a notebook's `upstream` holds, sorted."
+    if upstream is None:
+        return ()
+    if not isinstance(upstream, list | tuple | set | dict) or not all(isinstance(name, str) for name in upstream):
+        raise SpecError(f"upstream of {notebook.name!r} is not a list of task names", found=repr(upstream))
+    return tuple(sorted(set(upstream)))
 
 # %% ../../../nbs/75_pipeline/01_spec.ipynb #e047ce40
 TASK_KEYS = {"source", "name", "product", "params"}
@@ -170,35 +187,66 @@ TASK_KEYS = {"source", "name", "product", "params"}
 
 def read_task(folder: Path, raw: Mapping[str, Any], env: Mapping[str, Any]) -> TaskSpec:
     "One task; `SpecError` names a key that is not understood."
+    if not isinstance(raw, Mapping):
+        raise SpecError(
+            "A task in pipeline.yaml is not a mapping", found=raw, allowed="source: NAME.ipynb, product: {...}"
+        )
     where = f"task {raw.get('name') or raw.get('source')!r}"
     strange = sorted(raw.keys() - TASK_KEYS)
     if strange or not raw.keys() >= {"source", "product"}:
         found = f"{listed(strange)}" if strange else "no source or product"
         raise SpecError(f"{where} in pipeline.yaml is not understood", found=found, allowed=listed(sorted(TASK_KEYS)))
     filled = fill(dict(raw), env, where)
-    source, products, params = folder / filled["source"], filled["product"], dict(filled.get("params") or {})
+    products, params = filled["product"], mapping(filled.get("params"), where, "params")
+    source = folder / str(filled["source"])
     if not isinstance(products, dict) or "nb" not in products:
         raise SpecError(
             f"{where} must name its executed notebook", do="write product: {nb: products/{{run_key}}/NAME.ipynb}"
         )
+    resources = params.pop("resources_", None)
     return TaskSpec(
-        name=filled.get("name") or source.stem,
+        name=str(filled.get("name") or source.stem),
         source=source,
         upstream=upstream_of(source, code_cells(source)),
         products={name: confined(folder, path, where) for name, path in products.items()},
-        resources={name: confined(folder, path, where) for name, path in params.pop("resources_", {}).items()},
-        inputs=params.pop("inputs", {}),
+        resources={
+            name: confined(folder, path, where) for name, path in mapping(resources, where, "resources_").items()
+        },
+        inputs=mapping(params.pop("inputs", None), where, "inputs"),
         params=params,
     )
 
 
-def confined(folder: Path, path: str, where: str) -> str:
+def mapping(value: Any, where: str, key: str) -> dict[str, Any]:
+    "A new dictionary with the values of a key that maps names to values; empty when it is missing."
+    if value is not None and not isinstance(value, Mapping):
+        raise SpecError(f"{key} of {where} must map names to values", found=value)
+    check_json(f"{key} of {where}", value)
+    return dict(value or {})
+
+
+def confined(folder: Path, path: Any, where: str) -> str:
     "The path, if it stays inside the pipeline's folder."
+    if not isinstance(path, str):
+        raise SpecError(f"{where} names a file that is not text", found=path)
     if not (folder / path).resolve().is_relative_to(folder.resolve()):
         raise SpecError(f"{where} names a file outside the pipeline's folder", found=path)
     return path
 
 # %% ../../../nbs/75_pipeline/01_spec.ipynb #ce9d4476
+def raw_tasks(folder: Path) -> list[Any]:
+    "The tasks as they stand in pipeline.yaml."
+    content = _yaml(folder / "pipeline.yaml")
+    strange = sorted(map(str, content.keys() - {"tasks"})) if isinstance(content, dict) else [type(content).__name__]
+    if strange or not content.get("tasks"):
+        raise SpecError(
+            "pipeline.yaml is not understood", found=listed(strange) if strange else "no tasks", allowed="tasks"
+        )
+    if not isinstance(content["tasks"], list):
+        raise SpecError("tasks in pipeline.yaml is not a list", found=type(content["tasks"]).__name__)
+    return content["tasks"]
+
+
 def read_pipeline(
     folder: Path,  # the one with pipeline.yaml
     overrides: Mapping[str, Any] | None = None,  # parameter -> value
@@ -208,13 +256,10 @@ def read_pipeline(
     if not (folder / "pipeline.yaml").exists():
         there = listed(sorted(path.parent.name for path in folder.parent.glob("*/pipeline.yaml")))
         raise UnknownNameError(f"There is no pipeline {folder.name!r}", allowed=there)
-    content = _yaml(folder / "pipeline.yaml")
-    strange = sorted(content.keys() - {"tasks"})
-    if strange or not content.get("tasks"):
-        raise SpecError(
-            "pipeline.yaml is not understood", found=listed(strange) if strange else "no tasks", allowed="tasks"
-        )
-    tasks = {task.name: task for task in (read_task(folder, raw, env) for raw in content["tasks"])}
+    every = [read_task(folder, raw, env) for raw in raw_tasks(folder)]
+    tasks = {task.name: task for task in every}
+    if len(tasks) < len(every):
+        raise SpecError("Two tasks have the same name", found=listed(sorted(task.name for task in every)))
     for task in tasks.values():
         for name in task.upstream:
             if name not in tasks:
