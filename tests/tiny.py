@@ -26,13 +26,14 @@ COLLECT = [
     "import helper\n\nhelper.ready()",
     TASK,
     'notes = open("notes.txt").read()\nlimit = project.gate("tiny").min_auc',
-    'version = project.catalog.commit("value", "rows", {"n": min(size, 10)})\ntask.save("rows", version, n=min(size, 10))',
+    "n = min(size, 10)\ntask.save('rows', project.catalog.commit('value', 'rows', {'n': n}), n=n)",
 ]
 TOTAL = [
     'upstream = ["collect"]\nproduct = None\nlabel = ""',
     TASK,
     'n = task.version("collect.rows").manifest["n"]',
-    'total = project.catalog.commit("value", "total", {"n": n * 2, "label": label})\ntask.save("total", total, total=n * 2)',
+    'total = project.catalog.commit("value", "total", {"n": n * 2, "label": label})',
+    'task.save("total", total, total=n * 2)',
 ]
 FILES = {
     "settings.ini": SETTINGS,
@@ -40,7 +41,7 @@ FILES = {
     "pipelines/tiny/pipeline.yaml": PIPELINE,
     "pipelines/tiny/table.csv": "a\n1\n",
     "pipelines/tiny/notes.txt": "low tide\n",
-    "pipelines/tiny/helper.py": "def ready():\n    import late  # loaded only when it is needed\n\n    return late.VALUE\n",
+    "pipelines/tiny/helper.py": "def ready():\n    import late  # not before\n\n    return late.VALUE\n",
     "pipelines/tiny/late.py": "VALUE = 1\n",
     "pipelines/tiny/unused.py": "VALUE = 2\n",
 }

@@ -1,7 +1,53 @@
-"""The whole life of a model in Jupyter: one import.
+"""The whole life of a machine-learning model inside Jupyter, on one machine, with no server to run.
 
-`from tidebook import Project` is all that a notebook needs. It is loaded when it is first used, so
-`import tidebook` costs nothing."""
+Modules:
+
+- `tidebook.cli.base`: What all commands share: the project, the way to print, the exit code.
+- `tidebook.cli.main`: `tidebook`: the list of commands.
+- `tidebook.cli.pipelines`: `tidebook plan`, `run` and `report`: a pipeline from the command line.
+- `tidebook.core.catalog`: Numbered versions of anything, movable names, and who changed what, when and why.
+- `tidebook.core.clock`: Time is passed in, so that a test or a replay can choose it.
+- `tidebook.core.context`: What is read while something runs is remembered as its input, without being asked.
+- `tidebook.core.errors`: Every failure says what was wrong, what was found, what is allowed and what to do next.
+- `tidebook.core.ids`: Names for content, for events and for parameter values.
+- `tidebook.core.objects`: Files named by their content, written once, checked when read.
+- `tidebook.core.settings`: One file, typed: a wrong key is named together with the right one.
+- `tidebook.core.tables`: The catalog's tables, and a SQLite file in which writers queue instead of failing.
+- `tidebook.data.contracts`: What a table must look like, written down beside the pipeline, with all faults reported at once.
+- `tidebook.data.datasets`: Tables with version numbers: commit, load, and nothing that was committed ever changes.
+- `tidebook.data.files`: A table from a file, or a sentence that says what is wrong with the file.
+- `tidebook.learn.baseline`: Boosted trees in seconds: the figure that every network has to beat.
+- `tidebook.learn.frames`: The records of an append-only log, as many as can be read, whatever happened to the file.
+- `tidebook.learn.loaders`: From a table to the arrays and batches that a model learns from, the same way in training and in scoring.
+- `tidebook.learn.runlog`: Everything that a run wrote, read from wandb's offline log without wandb and without an account.
+- `tidebook.learn.runs`: Every tracked run of some folders as one table, and their curves as another.
+- `tidebook.learn.tabular`: A network for tables that takes the raw columns and does everything else itself.
+- `tidebook.learn.track`: Runs that know where they come from: data versions, code, notebook, parameters and environment.
+- `tidebook.models.bundle`: A model is a handful of plain files, and every byte of them is checked before it is used.
+- `tidebook.models.export`: A fitted model as one ONNX file that takes raw columns, and the proof that it answers as the model did.
+- `tidebook.models.gates`: A model is promoted because of what it did on rows that it had not seen, and the reasons are written down.
+- `tidebook.models.registry`: Every model has a number, a reason and a way back.
+- `tidebook.models.scoring`: Rows in, rows with a score out; what does not fit is said before, what is not a number after.
+- `tidebook.models.signature`: What a model takes: its columns, their types, and what training has seen of them.
+- `tidebook.monitor.drift`: Which columns no longer look like the training data, in which window, and is it more than chance?
+- `tidebook.monitor.monitors`: What was found each month is kept, and can be looked at again.
+- `tidebook.monitor.performance`: How good has the model been in each window, judged only by what was known on the day of asking?
+- `tidebook.pipeline.chain`: The one place where Ploomber is imported: its own DAG, visited by us.
+- `tidebook.pipeline.kernels`: papermill runs the notebook; the kernel says at the end what it used.
+- `tidebook.pipeline.observer`: Which files of the project did this kernel really use?
+- `tidebook.pipeline.plan`: What would run, what would not, and why.
+- `tidebook.pipeline.records`: What a task made, and everything that has to be the same for it to be made again.
+- `tidebook.pipeline.runner`: Runs what the plan wants, keeps what is finished, says what happened.
+- `tidebook.pipeline.spec`: pipeline.yaml, read in milliseconds, meaning what Ploomber means by it.
+- `tidebook.pipeline.tasks`: What a pipeline notebook says: load this, save that.
+- `tidebook.project.doctor`: Is everything here that tidebook needs, and what to type if not?
+- `tidebook.project.panels`: The project's workbench, filled with what the project knows.
+- `tidebook.project.project`: Everything a project has, from one object.
+- `tidebook.stats.counting`: How many values of a column fall into each bin, exactly, at the speed of sorting small blocks?
+- `tidebook.stats.distances`: How far apart are two sets of counts, and how far would chance alone have put them?
+- `tidebook.stats.intervals`: How far could this metric have come out otherwise, had the days been others?
+- `tidebook.stats.metrics`: How good are these predicted probabilities, in numbers that cannot mislead quietly?
+- `tidebook.stats.profiles`: What did the training data look like, in a file small enough to keep for ever and exact enough to add up?"""
 
 # AUTOGENERATED! DO NOT EDIT! File to edit: ../../nbs/00_tidebook.ipynb.
 

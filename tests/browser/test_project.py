@@ -15,14 +15,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Watch, refuse_outside
+from tests.browser.conftest import Watch
 from tests.environment import ROOT, SCRIPTS, with_changes
 from tests.flights import MONTHS, SMALL, copy_of, trained
 
 PANEL = "from tidebook import Project\n\nProject.find().panel()"
-LESSON = "nbs/40_stats/04_distances.ipynb"
+LESSON = "nbs/40_stats/05_distances.ipynb"
 
 
 @pytest.fixture(scope="module")
@@ -156,34 +156,16 @@ class Lab:
         return dict(self.page.evaluate(STATE))
 
 
-@pytest.fixture(scope="module")
-def watched() -> Watch:
-    return Watch()
-
-
-@pytest.fixture(scope="module")
-def lab(server: tuple[str, str], chromium: Browser, watched: Watch) -> Iterator[Lab]:
-    context = chromium.new_context(viewport={"width": 1400, "height": 1300})
-    context.route("**/*", refuse_outside)
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    watched.follow(page)
-    try:
-        yield Lab(page, *server)
-    finally:
-        context.close()
-
-
 @pytest.fixture
-def quiet(watched: Watch) -> Iterator[None]:
-    "Nothing leaves the machine and nothing complains."
-    watched.clear()
-    yield
-    assert watched.outside == []
-    assert watched.errors == []
+def lab(server: tuple[str, str], open_page: OpenPage, watch: Watch) -> Iterator[Lab]:
+    "Whatever a test does in it: nothing leaves the machine, and nothing complains."
+    page = open_page(viewport={"width": 1400, "height": 1300})
+    page.set_default_timeout(20_000)
+    yield Lab(page, *server)
+    assert watch.outside == []
+    assert watch.errors == []
 
 
-@pytest.mark.usefixtures("quiet")
 def test_the_panel_shows_the_runs_and_the_drift_of_the_project(lab: Lab) -> None:
     assert lab.run("look.ipynb")["errors"] == []
     expect(lab.page.locator(".tb-panel[data-ready]")).to_have_count(2)
@@ -202,7 +184,6 @@ def test_the_panel_shows_the_runs_and_the_drift_of_the_project(lab: Lab) -> None
         assert sum(shares) == pytest.approx(100, abs=1)
 
 
-@pytest.mark.usefixtures("quiet")
 def test_a_notebook_of_the_pipeline_runs_by_hand_and_leaves_the_products_alone(lab: Lab, project: Path) -> None:
     products = project / "pipelines/flights/products"
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in products.rglob("*") if path.is_file()}
@@ -215,7 +196,6 @@ def test_a_notebook_of_the_pipeline_runs_by_hand_and_leaves_the_products_alone(l
     assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in before}
 
 
-@pytest.mark.usefixtures("quiet")
 def test_a_lesson_of_the_library_runs(lab: Lab) -> None:
     found = lab.run(LESSON)
     assert found["errors"] == []

@@ -479,7 +479,9 @@ def test_building_on_an_old_version_is_a_conflict(tmp_path: Path) -> None:
     "said",
     [{"facts": {"auc": float("nan")}}, {"facts": {"day": MOMENT}}, {"why": "\ud800"}, {"facts": {"text": "\ud800"}}],
 )
-def test_what_cannot_be_written_down_is_refused_and_the_store_stays_usable(said: dict[str, object], tmp_path: Path) -> None:
+def test_what_cannot_be_written_down_is_refused_and_the_store_stays_usable(
+    said: dict[str, object], tmp_path: Path
+) -> None:
     catalog = opened(tmp_path)
     kept = catalog.commit("model", "delay", {"x": 1})
     staged = catalog.objects.stage(lambda path: path.write_bytes(b"weights"))
@@ -528,7 +530,9 @@ def test_every_event_gets_its_file_also_after_a_kill_before_it_was_written(
     reopened = opened(tmp_path)
     assert set(event_files(tmp_path)) == {1, 2, 3}
     assert rows(tmp_path, "SELECT count(*) FROM outbox") == [(0,)]
-    assert [json.loads(json.dumps(event._asdict())) for event in reopened.events()] == list(event_files(tmp_path).values())
+    assert [json.loads(json.dumps(event._asdict())) for event in reopened.events()] == list(
+        event_files(tmp_path).values()
+    )
 
 
 def test_a_commit_that_is_made_is_acknowledged_although_its_event_finds_no_room(

@@ -70,7 +70,9 @@ def test_each_version_is_kept_as_it_was(tmp_path: Path) -> None:
     more = pl.DataFrame({"carrier": ["B6"], "delay": [3.0], "flight": [725]})  # columns in another order
     data.commit("flights", more, mode="append")
     late = FLIGHTS.head(1).with_columns(delay=pl.lit(99.0))
-    data.commit("flights", pl.concat([late, more.select(late.columns).with_columns(flight=pl.lit(1, pl.Int64))]), mode="upsert")
+    data.commit(
+        "flights", pl.concat([late, more.select(late.columns).with_columns(flight=pl.lit(1, pl.Int64))]), mode="upsert"
+    )
     data.commit("flights", FLIGHTS.tail(1))
     found = {number: data.load(f"flights@v{number}").collect() for number in (1, 2, 3, 4)}
     assert found[1].equals(FLIGHTS)
@@ -110,7 +112,9 @@ def test_a_null_in_a_key_is_a_value_of_its_own(tmp_path: Path) -> None:
     data, schema = opened(tmp_path), {"day": pl.Int64, "hour": pl.Int64, "x": pl.Int64}
     data.commit("a", pl.DataFrame([(1, None, 1), (1, 2, 2)], schema=schema, orient="row"), key=["day", "hour"])
     data.commit("a", pl.DataFrame([(1, None, 9), (None, None, 3)], schema=schema, orient="row"), mode="upsert")
-    assert sorted(data.load("a").collect().rows(), key=str) == sorted([(None, None, 3), (1, None, 9), (1, 2, 2)], key=str)
+    assert sorted(data.load("a").collect().rows(), key=str) == sorted(
+        [(None, None, 3), (1, None, 9), (1, 2, 2)], key=str
+    )
     with pytest.raises(DataError, match="already there"):
         data.commit("a", pl.DataFrame([(1, None, 1)], schema=schema, orient="row"), mode="append")
 
@@ -168,7 +172,13 @@ def test_the_listing_counts_what_is_there(tmp_path: Path) -> None:
     data.catalog.set_alias("dataset", "flights", "good", 1)
     row = data.ls().frame.row(0, named=True)
     size = sum(chunk["size_bytes"] for chunk in version.manifest["chunks"])
-    assert (row["dataset"], row["versions"], row["rows"], row["columns"], row["aliases"]) == ("flights", 2, 4, 3, "good=v1")
+    assert (row["dataset"], row["versions"], row["rows"], row["columns"], row["aliases"]) == (
+        "flights",
+        2,
+        4,
+        3,
+        "good=v1",
+    )
     assert row["megabytes"] == pytest.approx(size / 1e6)
     real = [data.objects.path(chunk["digest"]).stat().st_size for chunk in version.manifest["chunks"]]
     assert sum(real) == size
@@ -360,7 +370,9 @@ def test_each_rule_of_a_table_both_ways(contract: Contract, expected: dict[tuple
 
 def test_types_of_moments() -> None:
     moment = dt.datetime(2013, 4, 1, 12)
-    frame = pl.DataFrame({"day": [moment.date()], "at": [moment]}).with_columns(zoned=pl.col("at").dt.replace_time_zone("UTC"))
+    frame = pl.DataFrame({"day": [moment.date()], "at": [moment]}).with_columns(
+        zoned=pl.col("at").dt.replace_time_zone("UTC")
+    )
     right = {"day": "date", "at": "datetime", "zoned": "datetime"}
     assert n_broken(Contract("t", {name: ColumnRule(type=kind) for name, kind in right.items()}), frame) == {}
     swapped = {"day": "datetime", "at": "date", "zoned": "date"}

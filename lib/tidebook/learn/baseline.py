@@ -18,8 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from ..core.errors import require
-from ..core.show import html_facts, text_facts, to_jsonable
-from .loaders import Inputs, binary_labels, sleep_when_waiting, split_tail
+from .loaders import Inputs, ShownFit, binary_labels, sleep_when_waiting, split_tail
 
 if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingClassifier
@@ -41,7 +40,7 @@ class BoostingSettings:
 
 # %% ../../../nbs/50_learn/05_baseline.ipynb #e0a9ce89
 @dataclass(frozen=True, repr=False, eq=False)
-class BoostedModel:
+class BoostedModel(ShownFit):
     "Fitted trees with what turns a table into their columns."
 
     inputs: Inputs
@@ -51,6 +50,7 @@ class BoostedModel:
     n_rows: int
     n_trees: int
     losses: tuple[float, ...]  # log-loss on the validation tail before the first tree, after one, two ...
+    caption = "Boosted trees"
 
     def predict(self, frame: pl.DataFrame) -> NDArray[np.float64]:  # (n,)
         "The probability of label 1 for each row."
@@ -63,18 +63,6 @@ class BoostedModel:
         "What there is to say about the fit, in words and numbers."
         best = min(self.losses) if self.losses else None
         return {"trees": self.n_trees, "rows": self.n_rows, "validation log-loss": best, "seed": self.seed}
-
-    def __repr__(self) -> str:
-        return text_facts("BoostedModel", self.facts())
-
-    def _repr_html_(self) -> str:
-        return html_facts(self.facts(), "Boosted trees")
-
-    def to_json(self) -> dict[str, Any]:
-        "The facts, the settings and the columns; the trees themselves are exported as ONNX."
-        inputs = {"numeric": self.inputs.numeric, "categorical": self.inputs.categorical}
-        content: dict[str, Any] = to_jsonable({**self.facts(), "settings": self.settings, **inputs})
-        return content
 
 # %% ../../../nbs/50_learn/05_baseline.ipynb #6733726a
 def tree_columns(inputs: Inputs, frame: pl.DataFrame) -> NDArray[np.float32]:  # (n, k + c), NaN for a missing number

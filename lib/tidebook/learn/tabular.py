@@ -23,8 +23,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from ..core.errors import DataError, require
-from ..core.show import html_facts, text_facts, to_jsonable
-from .loaders import Inputs, SliceLoader, binary_labels, sleep_when_waiting, split_tail
+from .loaders import Inputs, ShownFit, SliceLoader, binary_labels, sleep_when_waiting, split_tail
 
 sleep_when_waiting()
 require("pytorch_lightning", "train")
@@ -155,7 +154,7 @@ class Learning(lightning.LightningModule):  # type: ignore[misc]
 
 # %% ../../../nbs/50_learn/06_tabular.ipynb #5731c983
 @dataclass(frozen=True, repr=False, eq=False)
-class NetworkModel:
+class NetworkModel(ShownFit):
     "A fitted network with what turns a table into its inputs."
 
     inputs: Inputs
@@ -165,6 +164,7 @@ class NetworkModel:
     n_rows: int
     n_epochs: int
     losses: tuple[float, ...]  # log-loss on the validation tail after one epoch, two ...
+    caption = "Network"
 
     def predict(self, frame: pl.DataFrame) -> NDArray[np.float64]:  # (n,)
         "The probability of label 1 for each row."
@@ -179,18 +179,6 @@ class NetworkModel:
         n_weights = sum(weights.numel() for weights in self.network.parameters())
         named = {"epochs": self.n_epochs, "weights": n_weights, "rows": self.n_rows}
         return {**named, "validation log-loss": best, "seed": self.seed}
-
-    def __repr__(self) -> str:
-        return text_facts("NetworkModel", self.facts())
-
-    def _repr_html_(self) -> str:
-        return html_facts(self.facts(), "Network")
-
-    def to_json(self) -> dict[str, Any]:
-        "The facts, the settings and the columns; the weights themselves are exported as ONNX."
-        inputs = {"numeric": self.inputs.numeric, "categorical": self.inputs.categorical}
-        content: dict[str, Any] = to_jsonable({**self.facts(), "settings": self.settings, **inputs})
-        return content
 
 # %% ../../../nbs/50_learn/06_tabular.ipynb #06921267
 def train_network(

@@ -12,7 +12,7 @@ whose content counts, and `inputs`: versions by alias), `{{placeholders}}` from 
 
 # %% auto #0
 __all__ = ['PLACEHOLDER', 'TASK_KEYS', 'TaskSpec', 'PipelineSpec', 'typed', 'env_file', 'read_env', 'with_overrides', 'fill',
-           'code_cells', 'tags_of', 'source_of', 'upstream_of', 'names_in', 'read_task', 'mapping', 'confined',
+           'code_cells', 'tags_of', 'source_of', 'upstream_of', 'names_in', 'mapping', 'confined', 'read_task',
            'raw_tasks', 'read_pipeline']
 
 # %% ../../../nbs/75_pipeline/01_spec.ipynb #4311b561
@@ -53,6 +53,7 @@ class PipelineSpec:
     folder: Path
     env: Mapping[str, Any]  # env.yaml with the overrides put over it, `run_key` included
     overrides: Mapping[str, Any]  # only what differs from env.yaml
+    given: frozenset[str]  # names of the parameters that were given, also where they equal env.yaml
     tasks: Mapping[str, TaskSpec]  # in an order in which they can run
 
     @property
@@ -182,6 +183,23 @@ def names_in(upstream: Any, notebook: Path) -> tuple[str, ...]:
     return tuple(sorted(set(upstream)))
 
 # %% ../../../nbs/75_pipeline/01_spec.ipynb #e047ce40
+def mapping(value: Any, where: str, key: str) -> dict[str, Any]:
+    "A new dictionary with the values of a key that maps names to values; empty when it is missing."
+    if value is not None and not isinstance(value, Mapping):
+        raise SpecError(f"{key} of {where} must map names to values", found=value)
+    check_json(f"{key} of {where}", value)
+    return dict(value or {})
+
+
+def confined(folder: Path, path: Any, where: str) -> str:
+    "The path, if it stays inside the pipeline's folder."
+    if not isinstance(path, str):
+        raise SpecError(f"{where} names a file that is not text", found=path)
+    if not (folder / path).resolve().is_relative_to(folder.resolve()):
+        raise SpecError(f"{where} names a file outside the pipeline's folder", found=path)
+    return path
+
+# %% ../../../nbs/75_pipeline/01_spec.ipynb #15bc5ddd
 TASK_KEYS = {"source", "name", "product", "params"}
 
 
@@ -215,23 +233,6 @@ def read_task(folder: Path, raw: Mapping[str, Any], env: Mapping[str, Any]) -> T
         inputs=mapping(params.pop("inputs", None), where, "inputs"),
         params=params,
     )
-
-
-def mapping(value: Any, where: str, key: str) -> dict[str, Any]:
-    "A new dictionary with the values of a key that maps names to values; empty when it is missing."
-    if value is not None and not isinstance(value, Mapping):
-        raise SpecError(f"{key} of {where} must map names to values", found=value)
-    check_json(f"{key} of {where}", value)
-    return dict(value or {})
-
-
-def confined(folder: Path, path: Any, where: str) -> str:
-    "The path, if it stays inside the pipeline's folder."
-    if not isinstance(path, str):
-        raise SpecError(f"{where} names a file that is not text", found=path)
-    if not (folder / path).resolve().is_relative_to(folder.resolve()):
-        raise SpecError(f"{where} names a file outside the pipeline's folder", found=path)
-    return path
 
 # %% ../../../nbs/75_pipeline/01_spec.ipynb #ce9d4476
 def raw_tasks(folder: Path) -> list[Any]:
@@ -268,4 +269,6 @@ def read_pipeline(
         order = tuple(TopologicalSorter({name: task.upstream for name, task in tasks.items()}).static_order())
     except CycleError as error:
         raise SpecError("The tasks wait for each other in a circle", found=" -> ".join(error.args[1])) from None
-    return PipelineSpec(folder.name, folder, env, different, {name: tasks[name] for name in order})
+    return PipelineSpec(
+        folder.name, folder, env, different, frozenset(overrides or ()), {name: tasks[name] for name in order}
+    )

@@ -36,9 +36,9 @@ class Finding:
 
 
 EXTRAS = {
-    "lab": ("jupyterlab", "anywidget", "itables"),
+    "lab": ("jupyterlab", "anywidget", "ipywidgets"),
     "train": ("torch", "pytorch_lightning", "sklearn"),
-    "onnx": ("onnx", "onnxruntime", "skl2onnx"),
+    "onnx": ("onnx", "onnxruntime", "onnxscript", "safetensors"),
 }
 
 
