@@ -173,7 +173,8 @@ def test_the_panel_shows_the_runs_and_the_drift_of_the_project(lab: Lab) -> None
     expect(runs.locator("tbody tr")).to_have_count(4)
     for name in ("delay-boosted", "delay-network", "delay-boosted-long", "delay-network-long"):
         expect(runs.get_by_label(f"Show the curve of {name}", exact=True)).to_have_count(1)
-    assert runs.locator("path.tb-line").count() >= 1
+    expect(runs.get_by_label("Metric")).to_have_value("validation_loss")  # every run has it
+    expect(runs.locator("path.tb-line")).to_have_count(3)  # the newest runs
     drift = lab.page.get_by_role("group", name="Drift")
     for month in MONTHS:
         drift.locator(f'td[aria-label^="temp, {month}:"]').click()
@@ -181,6 +182,7 @@ def test_the_panel_shows_the_runs_and_the_drift_of_the_project(lab: Lab) -> None
         expect(shown.get_by_role("heading")).to_have_text(f"temp in {month}")
         shares = [float(text.rstrip("%")) for text in shown.locator("tbody td:last-child").all_inner_texts()]
         assert len(shares) >= 10
+        assert shown.locator("tbody th").first.inner_text().startswith("up to")
         assert sum(shares) == pytest.approx(100, abs=1)
 
 

@@ -365,8 +365,8 @@ def commit_many(folder: Path, start: "multiprocessing.synchronize.Barrier", writ
 
 def test_numbers_have_no_gap_with_four_writers(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
-    start = spawn.Barrier(4)
-    writers = [spawn.Process(target=commit_many, args=(tmp_path, start, i)) for i in range(4)]
+    start = spawn.Barrier(4, timeout=60)
+    writers = [spawn.Process(target=commit_many, args=(tmp_path, start, i), daemon=True) for i in range(4)]
     for writer in writers:
         writer.start()
     for writer in writers:

@@ -280,8 +280,8 @@ def upsert_many(folder: Path, start: "multiprocessing.synchronize.Barrier", writ
 
 def test_upserts_and_appends_of_two_processes_lose_nothing(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
-    start = spawn.Barrier(2)
-    writers = [spawn.Process(target=upsert_many, args=(tmp_path, start, i, 12)) for i in range(2)]
+    start = spawn.Barrier(2, timeout=60)
+    writers = [spawn.Process(target=upsert_many, args=(tmp_path, start, i, 12), daemon=True) for i in range(2)]
     for writer in writers:
         writer.start()
     for writer in writers:

@@ -126,7 +126,7 @@ TWO = ONE + "  - source: b.ipynb\n    product: {nb: products/b.ipynb}\n"
         (ONE.replace("source: a.ipynb\n    ", ""), {}, "no source or product"),
         (ONE.replace("nb: products", "out: products"), {}, "must name its executed notebook"),
         (ONE.replace("products/", "../"), {}, "outside the pipeline's folder.*Found: ../a.ipynb"),
-        (ONE.replace("products/", "/tmp/"), {}, "outside the pipeline's folder"),
+        (ONE.replace("products/", "/elsewhere/"), {}, "outside the pipeline's folder"),
         (ONE + "    params: {resources_: {x: ../../secret}}\n", {}, "outside the pipeline's folder"),
         (ONE.replace("products/a.ipynb", "3"), {}, "not text"),
         (ONE + "    params: {n: '{{gone}}'}\n", {}, r"uses {{gone}}.*Allowed: run_key"),

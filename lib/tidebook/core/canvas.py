@@ -52,7 +52,8 @@ class Chart:
 _LABELS: dict[str, Any] = {
     **dict.fromkeys(("labelColor", "titleColor"), INK),
     **dict.fromkeys(("labelFontSize", "titleFontSize"), 12),
-    "titleFontWeight": "normal", "labelLimit": 190,
+    "titleFontWeight": "normal",
+    "labelLimit": 190,
 }
 _AXIS = {"gridColor": GRID, "domain": False, "ticks": False, "labelPadding": 7, "titlePadding": 10, "labelFlush": False}
 _CONFIG: dict[str, Any] = {

@@ -85,7 +85,8 @@ def build(
     ploomber = import_ploomber()
     register_engine(root)
     env = dict(spec.env) if (spec.folder / env_file()).exists() else None
-    with contextlib.chdir(spec.folder):
+    with contextlib.chdir(spec.folder), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Ploomber's remarks on unused parameters
         try:
             dag = ploomber.spec.DAGSpec("pipeline.yaml", env=env).to_dag()
         except Exception as error:
@@ -94,6 +95,4 @@ def build(
             options = {"engine_name": ENGINE, "progress_bar": False, "log_output": False, "cwd": str(spec.folder)}
             dag[name].executor_params.update(options)
         dag.executor = executor(visit)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # Ploomber's remarks on unused parameters
-            dag.build(force=True, show_progress=False)
+        dag.build(force=True, show_progress=False)

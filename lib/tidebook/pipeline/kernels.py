@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import TaskFailedError
+from ..core.errors import GateRefusedError, TaskFailedError
 
 # %% ../../../nbs/75_pipeline/05_kernels.ipynb #0eb99646
 ENGINE = "tidebook"  # its name in papermill
@@ -79,4 +79,7 @@ def failure_of(error: BaseException, task: str, notebook: Path) -> TaskFailedErr
     shown = "\n".join(f"    {line}" for line in source[-6:])
     problem = f"Task {task!r} failed in cell {cell} of {notebook.name}:\n{shown}\n  {found.ename}: {found.evalue}"  # type: ignore[attr-defined]
     do = f"open the notebook as it ran, {notebook}, or mend it and run again: finished tasks are kept"
-    return TaskFailedError(problem, do=do, task=task, cell=cell, ename=found.ename, evalue=found.evalue)  # type: ignore[attr-defined]
+    failure = TaskFailedError(problem, do=do, task=task, cell=cell, ename=found.ename, evalue=found.evalue)  # type: ignore[attr-defined]
+    if failure.ename == GateRefusedError.__name__:  # type: ignore[attr-defined]
+        failure.exit_code = GateRefusedError.exit_code
+    return failure

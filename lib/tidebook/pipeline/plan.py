@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import polars as pl
 from ..core.catalog import Catalog
-from ..core.errors import SpecError
+from ..core.errors import SpecError, listed
 from ..core.show import Table
 from .records import Reference, TaskRecord, holds, key_parts, task_key
 from .spec import PipelineSpec, TaskSpec
@@ -46,9 +46,10 @@ def find_record(catalog: Catalog, key: str, root: Path) -> tuple[TaskRecord | No
         lost = [ref.ref for ref in record.references().values() if not catalog.objects.has(ref.digest)]
         if not different and not lost:
             return record, []
-        changed = (
-            changed or [f"{name} changed" for name in different] or [f"{ref} is no longer in the store" for ref in lost]
-        )
+        if different:
+            changed = changed or [f"{listed(different, limit=3)} changed"]
+        else:
+            changed = changed or [f"{listed(lost, limit=3)} is no longer in the store"]
     return None, changed
 
 # %% ../../../nbs/75_pipeline/03_plan.ipynb #40a566f0

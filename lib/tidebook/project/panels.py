@@ -8,6 +8,7 @@ them."""
 # %% ../../../nbs/90_project/02_panels.ipynb #d1b22dc4
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from ..core.errors import require
@@ -29,6 +30,8 @@ def open_panel(runs: Runs, monitor: Monitor, *, title: str) -> Workbench:
     from tidebook.panels.runs import RunsPanel
     from tidebook.panels.workbench import workbench
 
-    table = RunsPanel(runs.ls().frame, runs.history, metrics=history_keys(runs.logs()))
+    counted = Counter(name for log in runs.logs() for name in history_keys([log]))
+    metrics = sorted(counted, key=lambda name: (-counted[name], name))  # first what most runs can be compared by
+    table = RunsPanel(runs.ls().frame, runs.history, metrics=metrics)
     drift = DriftPanel(monitor.drift(), title=f"Drift of {monitor.name}")
     return workbench(runs=table, drift=drift, title=title)
