@@ -503,7 +503,7 @@ def test_a_record_of_what_changed_while_it_ran_is_never_reused(tmp_path: Path) -
         if text:
             (tmp_path / "pipelines/tiny/helper.py").write_text(text)
         decision = planned(tmp_path).decisions[0]
-        assert (decision.action, decision.reasons) == ("run", ("changed while running",))
+        assert (decision.action, decision.reasons) == ("run", ("a file it uses changed while it ran last time",))
 
 
 def test_a_failing_notebook_is_told_kept_and_gone_on_from(project: Path) -> None:

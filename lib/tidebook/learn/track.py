@@ -225,7 +225,8 @@ def lightning_logger(run: Tracked) -> "Logger":
 
         @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
         def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-            run.log(metrics, None if step is None else first + step)
+            told = {key: value for key, value in metrics.items() if key != "epoch"}  # Lightning adds it to every row
+            run.log(told, None if step is None else first + step)
 
         @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
         def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
