@@ -89,7 +89,7 @@ def test_a_column_that_is_not_there(beginning: Path, change: Callable[[list[str]
     change_flights(beginning, change)
     said = run(beginning)
     assert said.code == 1
-    assert "Task 'collect' failed in cell" in said.err
+    assert "Task 'collect' failed in code cell" in said.err
     assert "ColumnMissingError" in said.err
     assert "flights.csv.zip" in said.err
     assert "dep_delay" in said.err.partition("ColumnMissingError")[2]
@@ -103,7 +103,7 @@ def test_tables_that_break_the_contract_stop_before_they_are_used_and_mended_one
     change_flights(beginning, lambda lines: [line.replace("EWR", "Newark") for line in lines[:500]])
     said = run(beginning)
     assert said.code == 1
-    assert "Task 'check' failed in cell" in said.err
+    assert "Task 'check' failed in code cell" in said.err
     faults = said.err.partition("ContractError")[2]
     assert "rows at least 300,000, found 499" in faults
     assert "origin: values EWR, JFK, LGA, found" in faults  # all faults at once
@@ -142,7 +142,7 @@ def test_a_month_without_flights(project: Path) -> None:
     before = state(project)
     said = run(project, "--set", "month=2014-01")
     assert said.code == 1
-    assert "Task 'score' failed in cell" in said.err
+    assert "Task 'score' failed in code cell" in said.err
     assert "There are no flights in month '2014-01'" in said.err
     assert "2013-12" in said.err  # what is allowed
     assert "--set month=2013-04" in said.err  # what to do
@@ -203,7 +203,7 @@ def test_a_stored_table_that_was_damaged(project: Path) -> None:
     before = state(project)
     said = run(project)
     assert said.code == 1
-    assert "Task 'report' failed in cell" in said.err
+    assert "Task 'report' failed in code cell" in said.err
     assert f"DamagedFileError: The stored object {chunk['digest'][:12]} has changed since it was written" in said.err
     assert f"restore {path}" in said.err
     assert state(project) == before
@@ -238,7 +238,7 @@ def test_a_planted_leak(project: Path) -> None:
     add_line(notebook, "from tidebook.demo.delay_view import", "from leaky_view import VIEW")
     said = run(project)
     assert said.code == 1
-    assert "Task 'features' failed in cell" in said.err
+    assert "Task 'features' failed in code cell" in said.err
     leak = said.err.partition("LeakError")[2]
     assert "actual_delay (" in leak  # the column, and how many rows
     assert leak.count("date=2013-") == 3  # which rows

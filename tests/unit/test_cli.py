@@ -213,8 +213,8 @@ def test_a_pipeline_is_planned_run_and_reported(workspace: Path) -> None:
     done = typed("plan", "tiny", "--json", cwd=nowhere)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == [
-        {"task": "collect", "action": "run", "why": "never ran"},
-        {"task": "total", "action": "depends", "why": "after collect"},
+        {"run_key": "default", "task": "collect", "action": "run", "why": "never ran"},
+        {"run_key": "default", "task": "total", "action": "depends", "why": "after collect"},
     ]
     done = typed("run", "tiny", cwd=nowhere)
     assert (done.returncode, done.stderr) == (0, "")
@@ -240,7 +240,7 @@ def test_a_failing_pipeline_is_told_without_a_traceback(workspace: Path) -> None
     tiny.write_project(workspace, {"collect": [*tiny.COLLECT[:3], "1 / 0"]})
     done = typed("run", "tiny", cwd=workspace)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: Task 'collect' failed in cell")
+    assert done.stderr.startswith("error: Task 'collect' failed in code cell")
     assert "ZeroDivisionError: division by zero" in done.stderr
     assert "finished tasks are kept" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr

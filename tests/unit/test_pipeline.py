@@ -515,7 +515,7 @@ def test_a_failing_notebook_is_told_kept_and_gone_on_from(project: Path) -> None
         ran(project)
     error = caught.value
     assert (error.task, error.ename, error.evalue) == ("total", "ValueError", "the tide is low")
-    assert "Task 'total' failed in cell" in str(error)
+    assert "Task 'total' failed in code cell" in str(error)
     assert 'raise ValueError(f"the tide is {mood}")' in str(error)
     assert "ValueError: the tide is low" in str(error)
     kept = json.loads((folder / "products/default/total.ipynb").read_text())

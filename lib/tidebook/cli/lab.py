@@ -9,12 +9,13 @@ __all__ = ['PRIVATE', 'LEFT_OUT', 'lab_environment', 'lab_command', 'lab', 'doct
 
 # %% ../../../nbs/95_cli/06_lab.ipynb #4b80e9e6
 import argparse
+import importlib.util
 import json
 import os
 import sys
 from pathlib import Path
 
-from .base import Subparsers, add_json, command, open_project, show
+from .base import Subparsers, add_json, command, open_project, show_whole
 
 # %% ../../../nbs/95_cli/06_lab.ipynb #8198b531
 PRIVATE = [
@@ -57,10 +58,11 @@ def lab_command(folder: Path, *, port: int, opens_browser: bool) -> list[str]:
 
 def lab(arguments: argparse.Namespace) -> None:
     "`tidebook lab`"
-    from tidebook.core.errors import require
+    from tidebook.core.errors import MissingExtraError
 
-    require("jupyterlab", "lab")
     project = open_project()
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise MissingExtraError("This needs the package 'jupyterlab'", do='pip install "tidebook[lab]"')
     line = lab_command(project.folder, port=arguments.port, opens_browser=not arguments.no_browser)
     print("In a notebook: from tidebook import Project; Project.find().panel()", flush=True)
     os.execve(line[0], line, lab_environment(project.store_folder))
@@ -72,7 +74,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     from tidebook.project.project import find_folder
 
     found = diagnose(find_folder(Path.cwd()))
-    show(found.table(), arguments)
+    show_whole(found.table(), arguments)
     return 0 if found.is_healthy else 1
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .base import Subparsers, add_json, command, open_project, show
+from .base import Subparsers, add_json, command, open_project, show_whole
 from ..core.errors import WrongUseError
 
 if TYPE_CHECKING:
@@ -43,13 +44,12 @@ def parameter_sets(given: Sequence[str]) -> list[dict[str, Any]]:  # "month=2013
 def plan(arguments: argparse.Namespace) -> None:
     "`tidebook plan`"
     pipeline = open_project().pipeline(arguments.pipeline)
-    for overrides in parameter_sets(arguments.set):
-        found = pipeline.plan(**overrides).table()
-        if arguments.json:
-            show(found, arguments)
-            continue
-        lines = [f"  {row['task']:<20}{row['action']:<9}{row['why']}" for row in found.frame.iter_rows(named=True)]
-        print("\n".join([found.title, *lines, f"  {found.note}"]))  # whole reasons, which a table would cut
+    plans = [pipeline.plan(**overrides) for overrides in parameter_sets(arguments.set)]
+    if arguments.json:
+        print(json.dumps([{"run_key": item.spec.run_key, **row} for item in plans for row in item.to_json()], indent=1))
+        return
+    for item in plans:
+        show_whole(item.table(), arguments)
 
 # %% ../../../nbs/95_cli/03_pipelines.ipynb #7070b03a
 QUIET_LIBRARIES = {

@@ -15,6 +15,7 @@ __all__ = ['SINGLE', 'NAMED', 'ProjectSettings', 'StoreSettings', 'MonitorSettin
 import configparser
 import dataclasses
 import difflib
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -139,8 +140,13 @@ def build(section: str, values: Mapping[str, str], environment: Mapping[str, str
     fields = {item.name: item for item in dataclasses.fields(shape)}
     for key in sorted(values.keys() - fields.keys()):
         faults.append(f"unknown key {key!r} in [{section}]{closest(key, list(fields))}")
-    known_values = {key: expand(text, environment, faults) for key, text in values.items() if key in fields}
-    return shape(**{key: convert(section, fields[key], text, faults) for key, text in known_values.items()})
+    made = {}
+    for key, text in values.items():
+        if key in fields:
+            made[key] = convert(fields[key], expand(text, environment, faults))
+            if made[key] is None:  # the text is told as it stands in the file: a variable may hold a secret
+                faults.append(f"[{section}] {key} must be a number, found {text!r}")
+    return shape(**made)
 
 
 def closest(name: str, known: list[str]) -> str:
@@ -149,12 +155,12 @@ def closest(name: str, known: list[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else f" (known: {listed(known)})"
 
 # %% ../../../nbs/10_core/04_settings.ipynb #4a3d37b4
-def convert(section: str, item: "dataclasses.Field[Any]", text: str, faults: list[str]) -> Any:
-    "The text of one key as the type of its field."
-    if item.type in (float, "float"):
-        try:
-            return float(text)
-        except ValueError:
-            faults.append(f"[{section}] {item.name} must be a number, found {text!r}")
-            return item.default
-    return text
+def convert(item: "dataclasses.Field[Any]", text: str) -> Any:
+    "The text of one key as the type of its field; None if it cannot be one."
+    if item.type not in (float, "float"):
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

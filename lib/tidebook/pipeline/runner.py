@@ -27,7 +27,7 @@ from ..learn.track import git_state
 from .chain import ChainedTask, build
 from .kernels import failure_of
 from .plan import Decision, decide, make_plan
-from .records import Reference, TaskRecord, code_digests, digest_entry, task_key
+from .records import Reference, TaskRecord, code_digests, digest_entry, digest_resource, task_key
 from .spec import PipelineSpec, TaskSpec
 
 # %% ../../../nbs/75_pipeline/10_runner.ipynb #8b1599e3
@@ -115,11 +115,15 @@ def observed_files(observed: Mapping[str, Any], root: Path, folder: Path) -> dic
     return {name: digest_entry(root, name) for name in names}
 
 
-def status_of(task: TaskSpec, parts: Mapping[str, Any], files: Mapping[str, str], root: Path, started: float) -> str:
+def status_of(
+    task: TaskSpec, parts: Mapping[str, Any], files: Mapping[str, str], folder: Path, root: Path, started: float
+) -> str:
     "`done`, unless the notebook or a file that it used was changed while it ran: then nobody may reuse it."
     paths = [root / name.partition("#")[0] for name in files]
     is_touched = any(path.exists() and path.stat().st_mtime >= started for path in paths if "#" not in path.name)
-    return "changed while running" if is_touched or code_digests(task.source) != parts["code"] else "done"
+    declared = {name: digest_resource(folder / path) for name, path in task.resources.items()}
+    is_same = code_digests(task.source) == parts["code"] and declared == parts["resources"]
+    return "done" if is_same and not is_touched else "changed while running"
 
 # %% ../../../nbs/75_pipeline/10_runner.ipynb #7aaf9af9
 class TaskRecorder:
@@ -144,7 +148,7 @@ class TaskRecorder:
             files=files,
             products={name: asdict(reference) for name, reference in made.items()},
             notebook=self.catalog.objects.put_bytes(executed),
-            status="failed" if error else status_of(task, decision.parts, files, self.root, started),
+            status="failed" if error else status_of(task, decision.parts, files, self.spec.folder, self.root, started),
             seconds=time.time() - started,
             reasons=list(decision.reasons),
             inputs=observed.get("inputs", []),
