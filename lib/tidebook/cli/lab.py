@@ -63,7 +63,7 @@ def lab(arguments: argparse.Namespace) -> None:
     project = open_project()
     if importlib.util.find_spec("jupyterlab") is None:
         raise MissingExtraError("This needs the package 'jupyterlab'", do='pip install "tidebook[lab]"')
-    line = lab_command(project.folder, port=arguments.port, opens_browser=not arguments.no_browser)
+    line = lab_command(project.folder, port=arguments.port, opens_browser=not arguments.no_browser) + arguments.rest
     print("In a notebook: from tidebook import Project; Project.find().panel()", flush=True)
     os.execve(line[0], line, lab_environment(project.store_folder))
 
@@ -82,5 +82,6 @@ def add_commands(parsers: Subparsers) -> None:
     "Adds `tidebook lab | doctor`."
     made = command(parsers, "lab", "open the project in JupyterLab, on this machine only", lab)
     made.add_argument("--port", type=int, default=8888, help="port on 127.0.0.1 (8888)")
+    made.add_argument("rest", nargs="*", metavar="-- OPTION", help="passed on to jupyter lab, such as -- --allow-root")
     made.add_argument("--no-browser", action="store_true", help="print the address instead of opening it")
     add_json(command(parsers, "doctor", "check this environment and say what to type", doctor))

@@ -29,12 +29,12 @@ class Monitor:
 
     def keep_drift(self, result: DriftResult, *, why: str = "") -> Version:
         "Puts the windows of `result` into the history, in place of what was kept for them."
-        self._upsert("drift-bins", result.bins, ["window", "feature", "label"], why)
-        return self._upsert("drift", result.frame, ["window", "feature"], why)
+        self._keep("drift-bins", result.bins, ["window", "feature", "label"], why)
+        return self._keep("drift", result.frame, ["window", "feature"], why)
 
     def keep_performance(self, frame: pl.DataFrame, *, why: str = "") -> Version:  # one row a window
         "Puts rows of performance into the history, in place of what was kept for their windows."
-        return self._upsert("performance", frame, ["window"], why)
+        return self._keep("performance", frame, ["window"], why)
 
     def drift(self) -> DriftResult:
         "All kept windows, oldest name first; empty before the first check."
@@ -46,8 +46,8 @@ class Monitor:
         "All kept rows of performance, oldest window first."
         return self._history("performance", pl.DataFrame(schema={"window": pl.String}))
 
-    def _upsert(self, what: str, frame: pl.DataFrame, key: list[str], why: str) -> Version:
-        return self.datasets.commit(f"{self.name}-{what}", frame, key=key, mode="upsert", why=why)
+    def _keep(self, what: str, frame: pl.DataFrame, key: list[str], why: str) -> Version:
+        return self.datasets.commit(f"{self.name}-{what}", frame, key=key, mode="partition", why=why)
 
     def _history(self, what: str, empty: pl.DataFrame) -> pl.DataFrame:
         try:

@@ -14,6 +14,7 @@ __all__ = ['ENGINE', 'QUIET', 'OBSERVER', 'register_engine', 'quick_nbformat', '
 import ast
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,10 @@ def register_engine(root: Path) -> None:
     class Engine(NBClientEngine):  # type: ignore[misc]
         @classmethod
         def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
-            options = {"startup_timeout": 120, "timeout": None, "config": private_kernels(), "extra_arguments": QUIET}
-            return Client(nb_man, kernel_name=kernel_name, **options).execute()
+            with tempfile.TemporaryDirectory(prefix="tide-") as folder:
+                options = {"startup_timeout": 120, "timeout": None, "extra_arguments": QUIET}
+                options["config"] = private_kernels(Path(folder))
+                return Client(nb_man, kernel_name=kernel_name, **options).execute()
 
     papermill_engines.register(ENGINE, Engine)
 
@@ -56,11 +59,11 @@ def quick_nbformat() -> None:
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 
-def private_kernels() -> Any:
-    "The configuration under which a kernel listens on Unix sockets."
+def private_kernels(folder: Path) -> Any:
+    "The configuration under which a kernel listens on Unix sockets in `folder`, which only this user may enter."
     from traitlets.config import Config
 
-    return Config({"KernelManager": {"transport": "ipc"}})
+    return Config({"KernelManager": {"transport": "ipc", "ip": str(folder / "k")}})
 
 
 def unquoted(answer: dict[str, Any]) -> str:

@@ -127,17 +127,24 @@ def _markdown(source: str, attachments: Mapping[str, Any]) -> str:
         return _pre(source)
 
 
+_LABELS = {"parameters": "Show default parameters", "injected-parameters": "Show parameters of this run"}
+
+
 def _code(cell: Mapping[str, Any], language: str) -> str:
     from nbconvert.filters import Highlight2HTML
 
     source = cell["source"].strip()
     if not source:
         return ""
-    label = {"parameters": "Show default parameters", "injected-parameters": "Show parameters of this run"}
-    summary = next((label[tag] for tag in _tags(cell) if tag in label), "Show code")
+    summary = next((_LABELS[tag] for tag in _tags(cell) if tag in _LABELS), "Show code")
     body = clean_html(Highlight2HTML(pygments_lexer=language)(_cut(source)))
     body = body.replace("<pre>", '<pre tabindex="0">', 1)
     return f'<details class="tb-code"><summary>{summary}</summary>{body}</details>'
+
+
+def _joined(details: str) -> str:
+    "Folded code cells that follow each other, folded once."
+    return details.replace('</details><details class="tb-code"><summary>Show code</summary>', "")
 
 
 def _tags(cell: Mapping[str, Any]) -> list[str]:
@@ -154,11 +161,11 @@ def _body(notebook: Mapping[str, Any]) -> str:
             part = _markdown(cell["source"], cell.get("attachments", {}))
         elif cell["cell_type"] == "code":
             found, silent = "".join(_outputs(cell)), silent + _code(cell, language)
-            part, silent = (found + silent, "") if found else ("", silent)
+            part, silent = (found + _joined(silent), "") if found else ("", silent)
         else:
             part = _pre(cell["source"])
         parts.append(f"<section>{part}</section>" if part else "")
-    return "".join([*parts, f"<section>{silent}</section>" if silent else ""])
+    return "".join([*parts, f"<section>{_joined(silent)}</section>" if silent else ""])
 
 # %% ../../../nbs/75_pipeline/08_reports.ipynb #e3b3ee80
 _TITLE = re.compile(r"<h1>(.*?)</h1>", re.S)
