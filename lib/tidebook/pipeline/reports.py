@@ -142,9 +142,14 @@ def _code(cell: Mapping[str, Any], language: str) -> str:
     return f'<details class="tb-code"><summary>{summary}</summary>{body}</details>'
 
 
+_FOLDED = '<details class="tb-code"><summary>Show code</summary>'
+_NEIGHBOURS = re.compile(f"({_FOLDED}(?:(?!</details>).)*)</details>{_FOLDED}", re.S)
+
+
 def _joined(details: str) -> str:
-    "Folded code cells that follow each other, folded once."
-    return details.replace('</details><details class="tb-code"><summary>Show code</summary>', "")
+    "Code cells that follow each other, folded once; parameters keep a fold of their own."
+    joined = _NEIGHBOURS.sub(r"\1", details)
+    return joined if joined == details else _joined(joined)
 
 
 def _tags(cell: Mapping[str, Any]) -> list[str]:
