@@ -35,7 +35,11 @@ def register_engine(root: Path) -> None:
     class Client(PapermillNotebookClient):  # type: ignore[misc]
         def papermill_execute_cells(self) -> None:
             self.ask(f"{OBSERVER}.start()")
-            super().papermill_execute_cells()
+            try:
+                super().papermill_execute_cells()
+            except KeyboardInterrupt:
+                self.shutdown_kernel = "immediate"  # who interrupts does not want to wait
+                raise
             self.nb.metadata["tidebook"] = json.loads(self.ask(f"{OBSERVER}.report({str(root)!r})") or "{}")
 
         def ask(self, expression: str) -> str:
