@@ -231,3 +231,25 @@ def test_an_interrupted_run_says_how_to_go_on_and_leaves_no_kernel(whom: str, wa
     assert done_tasks(waiting) == {"collect"}
     assert "1 of 2 tasks ran, 1 kept" in run_again(waiting)
     check_products(waiting)
+
+
+STUBBORN = """
+import os, signal, time
+from tidebook.pipeline.chain import insistent_interrupts
+
+n_seen = 0
+with insistent_interrupts(again_s=0.1):
+    for _ in range(3):  # a library that takes no notice
+        try:
+            if not n_seen:
+                os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(20)
+        except KeyboardInterrupt:
+            n_seen += 1
+print(n_seen)
+"""
+
+
+def test_an_interrupt_that_is_swallowed_is_raised_again() -> None:
+    done = subprocess.run([sys.executable, "-c", STUBBORN], capture_output=True, text=True, timeout=40, check=True)
+    assert done.stdout.strip() == "3"
