@@ -77,7 +77,7 @@ MOST_ROWS = 500  # that a listing prints; --json prints all
 def show_whole(table: Any, arguments: argparse.Namespace) -> None:
     "Like `show` for a short table of texts whose sentences must not be cut."
     if arguments.json:
-        print(json.dumps(table.to_json(), indent=1, ensure_ascii=False))
+        show(table, arguments)
         return
     rows = [[str(value) for value in row] for row in table.frame.iter_rows()]
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(table.frame.width)]

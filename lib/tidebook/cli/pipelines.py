@@ -95,7 +95,8 @@ def varying_tasks(spec: PipelineSpec) -> set[str]:
 def told_summary(executions: Sequence[Execution], seconds: float) -> str:
     "What was made, and what can be done next."
     import polars as pl
-    from tidebook.core.show import format_value, text_table
+    from tidebook.core.show import text_table
+    from tidebook.pipeline.runner import listed_facts
 
     varying = varying_tasks(executions[-1].spec)
     rows, lines = [], [""]
@@ -106,8 +107,7 @@ def told_summary(executions: Sequence[Execution], seconds: float) -> str:
         rows.append(row)
     for result in executions[-1].results:
         if result.facts and result.task not in varying:
-            shown = ", ".join(f"{name} {format_value(value)}" for name, value in result.facts.items())
-            lines.append(f"  {result.task:<20}{shown}")
+            lines.append(f"  {result.task:<20}{listed_facts(result.facts)}")
     if varying:
         lines += ["", text_table(pl.from_dicts(rows, infer_schema_length=None), n_rows=100)]
     n_ran, name = sum(execution.n_ran for execution in executions), executions[-1].spec.name
@@ -119,8 +119,7 @@ def told_summary(executions: Sequence[Execution], seconds: float) -> str:
 def report(arguments: argparse.Namespace) -> None:
     "`tidebook report`"
     pipeline = open_project().pipeline(arguments.pipeline)
-    sets = parameter_sets(arguments.set)
-    for overrides in sets:
+    for overrides in parameter_sets(arguments.set):
         print(f"report: {os.path.relpath(pipeline.report(**overrides))}")
 
 

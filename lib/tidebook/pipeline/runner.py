@@ -120,7 +120,7 @@ def status_of(
 ) -> str:
     "`done`, unless the notebook or a file that it used was changed while it ran: then nobody may reuse it."
     paths = [root / name.partition("#")[0] for name in files]
-    is_touched = any(path.exists() and path.stat().st_mtime >= started for path in paths if "#" not in path.name)
+    is_touched = any(path.exists() and path.stat().st_mtime >= started for path in paths)
     declared = {name: digest_resource(folder / path) for name, path in task.resources.items()}
     is_same = code_digests(task.source) == parts["code"] and declared == parts["resources"]
     return "done" if is_same and not is_touched else "changed while running"
